@@ -1,0 +1,484 @@
+//! What can be seen of a running bus, by the conventions of Prometheus.
+//!
+//! Recording is cheap: a method such as [`Metrics::publishes`] resolves a label set once and returns
+//! a handle; the hot path keeps the handle and pays one atomic addition for a whole batch
+//! (`handle.inc_by(n)`). Labels come from small closed sets. The two that do not, reasons and names
+//! that a policy may invent, are bounded by [`LABEL_VALUES_MAX`]: what comes after is counted
+//! as `other`, so that no policy can grow the exposition without limit.
+
+mod families;
+
+use oona_core::policy::Kind;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use families::{
+    Bounded, Delivering, GROUPS, Guards, LATENCY, PolicyFamilies, Publishing, StreamFamilies,
+    Table, stream_label,
+};
+
+pub use families::{LABEL_LENGTH_MAX, LABEL_VALUES_MAX};
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::metrics::histogram::Histogram;
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How a publish ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PublishOutcome {
+    /// Written.
+    Accepted,
+    /// Refused, with a reason.
+    Rejected,
+}
+
+impl PublishOutcome {
+    /// Both, for those who resolve handles ahead.
+    pub const ALL: [Self; 2] = [Self::Accepted, Self::Rejected];
+
+    /// The value of the label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// Whether a message reaches a subscriber for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeliveryKind {
+    /// For the first time.
+    First,
+    /// Again.
+    Redelivered,
+}
+
+impl DeliveryKind {
+    /// The value of the label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Redelivered => "redelivered",
+        }
+    }
+}
+
+/// How a delivery was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Acknowledged by the subscriber.
+    Ack,
+    /// To be tried again.
+    Retry,
+    /// Moved to the dead letters.
+    DeadLetter,
+    /// Given up, as the policy said.
+    Discard,
+}
+
+impl Step {
+    /// The value of the label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Retry => "retry",
+            Self::DeadLetter => "dead_letter",
+            Self::Discard => "discard",
+        }
+    }
+}
+
+/// Every metric of a bus. One per [`Bus`](crate::bus::Bus); nothing is global, so tests do not meet.
+///
+/// Public fields have no labels: record on them directly.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    bounded: Bounded,
+    publishing: Publishing,
+    delivering: Delivering,
+    streams: StreamFamilies,
+    guards: Guards,
+    policies: PolicyFamilies,
+
+    /// Seconds from append to delivery.
+    pub delivery_duration: Histogram,
+    /// Messages per pipeline to the store.
+    pub group_size: Histogram,
+    /// 1 while the bus is in conservative mode, else 0.
+    pub conservative_mode: Gauge,
+    /// Emergency messages over the rate that were demoted.
+    pub emergency_demoted: Counter,
+    /// Emergency messages over the rate that were rejected with a time to retry.
+    pub emergency_rejected: Counter,
+    /// 1 while the store answers, else 0.
+    pub store_up: Gauge,
+    /// Calls of the store that failed.
+    pub store_faults: Counter,
+    /// Subscribers connected right now.
+    pub subscribers: Gauge,
+    /// Deliveries that wait for their settlement right now.
+    pub in_flight: Gauge,
+    /// Nonces held in memory.
+    pub nonces: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every metric, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut table = Table(Registry::with_prefix("oona"));
+        let t = &mut table;
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        t.0.register("build", "Version of this host", build);
+        Self {
+            bounded: Bounded::default(),
+            publishing: Publishing::register(t),
+            delivering: Delivering::register(t),
+            streams: StreamFamilies::register(t),
+            guards: Guards::register(t),
+            policies: PolicyFamilies::register(t),
+            delivery_duration: t.histogram(
+                "delivery_duration_seconds",
+                "From append to delivery",
+                LATENCY,
+            ),
+            group_size: t.histogram("group_size", "Messages per pipeline to the store", GROUPS),
+            conservative_mode: t.gauge("conservative_mode", "1 in conservative mode"),
+            emergency_demoted: t.counter(
+                "emergency_demoted",
+                "Emergency messages over the rate that were demoted",
+            ),
+            emergency_rejected: t.counter(
+                "emergency_rejected",
+                "Emergency messages over the rate that were rejected",
+            ),
+            store_up: t.gauge("store_up", "1 while the store answers"),
+            store_faults: t.counter("store_faults", "Calls of the store that failed"),
+            subscribers: t.gauge("subscribers", "Subscribers connected"),
+            in_flight: t.gauge("in_flight", "Deliveries that wait for their settlement"),
+            nonces: t.gauge("nonces", "Nonces held in memory"),
+            registry: table.0,
+        }
+    }
+
+    /// `oona_publish_duration_seconds{outcome}`.
+    #[must_use]
+    pub fn publish_duration(&self, outcome: PublishOutcome) -> Histogram {
+        let labels = [("outcome", outcome.name().into())];
+        self.publishing.duration.get_or_create_owned(&labels)
+    }
+
+    /// `oona_publish_total{stream,outcome,reason}`.
+    #[must_use]
+    pub fn publishes(&self, stream: &str, outcome: PublishOutcome, reason: &str) -> Counter {
+        self.publishing.outcomes.get_or_create_owned(&[
+            stream_label(stream),
+            ("outcome", outcome.name().into()),
+            ("reason", self.bounded.admit("reason", reason)),
+        ])
+    }
+
+    /// `oona_deliveries_total{stream,kind}`.
+    #[must_use]
+    pub fn deliveries(&self, stream: &str, kind: DeliveryKind) -> Counter {
+        let labels = [stream_label(stream), ("kind", kind.name().into())];
+        self.delivering.deliveries.get_or_create_owned(&labels)
+    }
+
+    /// `oona_settled_total{stream,step}`.
+    #[must_use]
+    pub fn settled(&self, stream: &str, step: Step) -> Counter {
+        let labels = [stream_label(stream), ("step", step.name().into())];
+        self.delivering.settled.get_or_create_owned(&labels)
+    }
+
+    /// `oona_quarantined_total{reason}`.
+    #[must_use]
+    pub fn quarantined(&self, reason: &str) -> Counter {
+        let labels = [("reason", self.bounded.admit("reason", reason))];
+        self.delivering.quarantined.get_or_create_owned(&labels)
+    }
+
+    /// `oona_trimmed_total{stream}`.
+    #[must_use]
+    pub fn trimmed(&self, stream: &str) -> Counter {
+        self.streams
+            .trimmed
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_promoted_total{stream}`.
+    #[must_use]
+    pub fn promoted(&self, stream: &str) -> Counter {
+        self.streams
+            .promoted
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_claimed_total{stream}`.
+    #[must_use]
+    pub fn claimed(&self, stream: &str) -> Counter {
+        self.delivering
+            .claimed
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// The gauges of one stream.
+    #[must_use]
+    pub fn stream(&self, stream: &str) -> StreamGauges {
+        let labels = [stream_label(stream)];
+        StreamGauges {
+            depth: self.streams.depth.get_or_create_owned(&labels),
+            lag: self.streams.lag.get_or_create_owned(&labels),
+            pending: self.streams.pending.get_or_create_owned(&labels),
+            delayed: self.streams.delayed.get_or_create_owned(&labels),
+            length: self.streams.length.get_or_create_owned(&labels),
+        }
+    }
+
+    /// `oona_breaker_state{breaker}`: 1 closed, 2 open, 3 half-open, as on the wire.
+    #[must_use]
+    pub fn breaker_state(&self, breaker: &'static str) -> Gauge {
+        let labels = [("breaker", breaker.into())];
+        self.guards.breaker_state.get_or_create_owned(&labels)
+    }
+
+    /// `oona_breaker_transitions_total{breaker,to}`.
+    #[must_use]
+    pub fn breaker_transitions(&self, breaker: &'static str, to: &'static str) -> Counter {
+        let labels = [("breaker", breaker.into()), ("to", to.into())];
+        self.guards.breaker_transitions.get_or_create_owned(&labels)
+    }
+
+    /// `oona_conservative_transitions_total{to,reason}`.
+    #[must_use]
+    pub fn conservative_transitions(&self, to: &'static str, reason: &str) -> Counter {
+        let labels = [
+            ("to", to.into()),
+            ("reason", self.bounded.admit("reason", reason)),
+        ];
+        self.guards
+            .conservative_transitions
+            .get_or_create_owned(&labels)
+    }
+
+    /// `oona_policy_decisions_total{kind,name,version,reason}`.
+    #[must_use]
+    pub fn policy_decisions(&self, kind: Kind, name: &str, version: &str, reason: &str) -> Counter {
+        self.policies.decisions.get_or_create_owned(&[
+            ("kind", kind.name().into()),
+            ("name", self.bounded.admit("name", name)),
+            ("version", self.bounded.admit("version", version)),
+            ("reason", self.bounded.admit("reason", reason)),
+        ])
+    }
+
+    /// `oona_policy_failures_total{kind,version,fault}`.
+    #[must_use]
+    pub fn policy_failures(&self, kind: Kind, version: &str, fault: &str) -> Counter {
+        self.policies.failures.get_or_create_owned(&[
+            ("kind", kind.name().into()),
+            ("version", self.bounded.admit("version", version)),
+            ("fault", self.bounded.admit("fault", fault)),
+        ])
+    }
+
+    /// `oona_policy_fallbacks_total{kind}`.
+    #[must_use]
+    pub fn policy_fallbacks(&self, kind: Kind) -> Counter {
+        self.policies
+            .fallbacks
+            .get_or_create_owned(&[("kind", kind.name().into())])
+    }
+
+    /// `oona_policy_activations_total{kind,outcome}`; `kind` is `unknown` for what has none.
+    #[must_use]
+    pub fn policy_activations(&self, kind: Option<Kind>, activated: bool) -> Counter {
+        let outcome = if activated { "activated" } else { "refused" };
+        self.policies.activations.get_or_create_owned(&[
+            ("kind", kind.map_or("unknown", Kind::name).into()),
+            ("outcome", outcome.into()),
+        ])
+    }
+
+    /// `oona_policy_call_duration_seconds{kind}`.
+    #[must_use]
+    pub fn policy_call_duration(&self, kind: Kind) -> Histogram {
+        self.policies
+            .call_duration
+            .get_or_create_owned(&[("kind", kind.name().into())])
+    }
+
+    /// `oona_policy_generation{kind}`.
+    #[must_use]
+    pub fn policy_generation(&self, kind: Kind) -> Gauge {
+        self.policies
+            .generation
+            .get_or_create_owned(&[("kind", kind.name().into())])
+    }
+
+    /// Everything, in the text format of OpenMetrics ([`CONTENT_TYPE`]).
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry).expect("writing to a string does not fail");
+        out
+    }
+}
+
+/// The gauges of one stream, resolved once.
+#[derive(Clone, Debug)]
+pub struct StreamGauges {
+    /// Lag and pending.
+    pub depth: Gauge,
+    /// Yet to be read by the slowest group.
+    pub lag: Gauge,
+    /// Read and not settled.
+    pub pending: Gauge,
+    /// Retries that wait for their time.
+    pub delayed: Gauge,
+    /// Entries held, finished ones included.
+    pub length: Gauge,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded() -> String {
+        let metrics = Metrics::new();
+        metrics
+            .publishes("oona.normal", PublishOutcome::Accepted, "by type")
+            .inc_by(3);
+        metrics
+            .publish_duration(PublishOutcome::Accepted)
+            .observe(0.003);
+        metrics
+            .deliveries("oona.normal", DeliveryKind::Redelivered)
+            .inc();
+        metrics.settled("oona.normal", Step::DeadLetter).inc();
+        metrics.quarantined("unsigned").inc();
+        metrics.trimmed("oona.normal").inc_by(9);
+        metrics.stream("oona.normal").depth.set(7);
+        metrics.breaker_state("publish").set(1);
+        metrics
+            .conservative_transitions("conservative", "depth")
+            .inc();
+        metrics
+            .policy_decisions(Kind::DeadLetter, "dead-letter", "0.1.0", "backoff")
+            .inc();
+        metrics
+            .policy_failures(Kind::Routing, "0.2.0", "deadline")
+            .inc();
+        metrics.policy_call_duration(Kind::Routing).observe(1e-6);
+        metrics.emergency_demoted.inc();
+        metrics.store_up.set(1);
+        metrics.render()
+    }
+
+    #[test]
+    fn what_is_recorded_is_exposed() {
+        let text = recorded();
+        let table = [
+            r#"oona_publish_total{stream="oona.normal",outcome="accepted",reason="by type"} 3"#,
+            r#"oona_publish_duration_seconds_bucket{le="0.005",outcome="accepted"} 1"#,
+            r#"oona_deliveries_total{stream="oona.normal",kind="redelivered"} 1"#,
+            r#"oona_settled_total{stream="oona.normal",step="dead_letter"} 1"#,
+            r#"oona_quarantined_total{reason="unsigned"} 1"#,
+            r#"oona_trimmed_total{stream="oona.normal"} 9"#,
+            r#"oona_stream_depth{stream="oona.normal"} 7"#,
+            r#"oona_breaker_state{breaker="publish"} 1"#,
+            r#"oona_conservative_transitions_total{to="conservative",reason="depth"} 1"#,
+            r#"oona_policy_failures_total{kind="routing",version="0.2.0",fault="deadline"} 1"#,
+            "oona_emergency_demoted_total 1",
+            "oona_store_up 1",
+        ];
+        for line in table {
+            assert!(text.lines().any(|l| l == line), "no `{line}` in\n{text}");
+        }
+    }
+
+    /// Every line is a comment or `name{labels} number`, and every name ends as its type demands.
+    #[test]
+    fn the_exposition_parses_and_names_end_well() {
+        let text = recorded();
+        let mut kinds = std::collections::BTreeMap::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a type has a name");
+                assert!(
+                    kinds.insert(name, kind).is_none(),
+                    "{name} is declared twice"
+                );
+                continue;
+            }
+            if line.starts_with('#') {
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let name = series.split('{').next().expect("split yields one at least");
+            let kind = kinds
+                .iter()
+                .rev()
+                .find(|(family, _)| name.starts_with(**family));
+            let (family, kind) = kind.expect("a sample belongs to a family");
+            let endings: &[&str] = match *kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                "info" => &["_info"],
+                _ => &[""],
+            };
+            let suffix = &name[family.len()..];
+            assert!(endings.contains(&suffix), "{name} is a {kind}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        for (name, kind) in kinds {
+            assert!(name.starts_with("oona_"), "{name}");
+            let unit = name.ends_with("_seconds");
+            assert!(kind == "histogram" || !unit, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_policy_cannot_grow_the_exposition_without_limit() {
+        let metrics = Metrics::new();
+        for n in 0..1000 {
+            metrics.quarantined(&format!("reason {n}")).inc();
+        }
+        let text = metrics.render();
+        let series = text
+            .lines()
+            .filter(|line| line.starts_with("oona_quarantined_total"))
+            .count();
+        assert_eq!(series, LABEL_VALUES_MAX + 1);
+        assert!(text.contains(r#"oona_quarantined_total{reason="other"} 936"#));
+    }
+
+    #[test]
+    fn a_label_cannot_break_its_line() {
+        let metrics = Metrics::new();
+        metrics.quarantined("a\"b\\c\nd").inc();
+        assert!(metrics.render().contains(r#"{reason="a_b_c_d"} 1"#));
+        metrics.quarantined(&"é".repeat(100)).inc();
+        assert!(
+            metrics
+                .render()
+                .contains(&format!("\"{}\"", "é".repeat(LABEL_LENGTH_MAX / 2)))
+        );
+    }
+}
