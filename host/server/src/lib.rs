@@ -5,3 +5,4 @@
 //! embed the bus.
 
 pub mod metrics;
+pub mod proto;
