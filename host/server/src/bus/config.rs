@@ -93,7 +93,9 @@ impl Default for Streams {
 impl Streams {
     /// Every stream that a message may be published to: emergency first, then normal, then others.
     pub fn destinations(&self) -> impl Iterator<Item = &StreamName> {
-        [&self.emergency, &self.normal].into_iter().chain(&self.others)
+        [&self.emergency, &self.normal]
+            .into_iter()
+            .chain(&self.others)
     }
 }
 
@@ -110,7 +112,11 @@ pub struct PublishConfig {
 
 impl Default for PublishConfig {
     fn default() -> Self {
-        Self { queue_max: 8_192, group_max: 512, pipelines_max: 4 }
+        Self {
+            queue_max: 8_192,
+            group_max: 512,
+            pipelines_max: 4,
+        }
     }
 }
 

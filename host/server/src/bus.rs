@@ -1,0 +1,255 @@
+//! The bus: publish, subscribe, dead letters, and the tasks behind them.
+//!
+//! ```text
+//! publish ─▶ queue ─▶ writer: routing ▸ backpressure ▸ sign ─▶ store ─▶ reader: verify ▸ freshness
+//!                                                                                     │
+//!                          store ◀─ settler: dead-letter ◀─ ack, nack, timeout ◀─ subscriber
+//! ```
+//!
+//! Everything that decides is in `oona-core` or in a policy; what is here waits, asks and performs.
+
+mod admission;
+mod board;
+mod config;
+mod desk;
+mod draft;
+mod inspect;
+mod keeper;
+mod letters;
+mod reader;
+mod settler;
+mod shared;
+mod status;
+mod subscription;
+mod texts;
+mod writer;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use oona_core::outcome::{Outcome, RejectCause};
+use oona_core::signing::Keyring;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::config::{BusConfig, ConsumeConfig, PublishConfig, Streams};
+pub use self::draft::Draft;
+pub use self::letters::{DeadLetterView, RedriveError, Redriven};
+pub use self::status::{BusStatus, StoreStatus, StreamStatus};
+pub use self::subscription::{
+    Delivery, DeliveryId, GROUP_BYTES_MAX, Nack, NotInFlight, SubscribeError, SubscribeOptions,
+    Subscription, SubscriptionHandle,
+};
+
+use self::shared::{Parts, Shared};
+use self::writer::{Asker, Pending, Writer};
+use crate::clock::Clock;
+use crate::metrics::{Metrics, PublishOutcome};
+use crate::policies::Policies;
+use crate::store::{Store, StoreError};
+
+/// A handle on a running bus. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Pending>,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus")
+            .field("store", &self.shared.store.info())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a bus stands on.
+#[derive(Debug)]
+pub struct Foundation {
+    /// Where messages are kept.
+    pub store: Arc<dyn Store>,
+    /// What signs and verifies; without one nothing is signed and everything is believed.
+    pub keyring: Option<Keyring>,
+    /// What decides.
+    pub policies: Policies,
+    /// What counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Owns the tasks of a bus.
+#[derive(Debug)]
+pub struct BusTasks {
+    bus: Bus,
+}
+
+impl Bus {
+    /// Starts a bus. A store that does not answer yet is waited for in the background: publishes are
+    /// rejected as unavailable meanwhile, and subscriptions wait.
+    #[must_use]
+    pub fn start(config: BusConfig, foundation: Foundation, clock: Clock) -> (Self, BusTasks) {
+        let Foundation {
+            store,
+            keyring,
+            policies,
+            metrics,
+        } = foundation;
+        let (queue, waiting) = mpsc::channel(config.publish.queue_max);
+        let parts = Parts {
+            config,
+            store,
+            keyring,
+            policies,
+            metrics,
+            clock,
+        };
+        let shared = Arc::new(Shared::new(parts));
+        shared
+            .tasks
+            .spawn(Writer::new(Arc::clone(&shared), waiting).run());
+        shared.tasks.spawn(keeper::keep(Arc::clone(&shared)));
+        let bus = Self { shared, queue };
+        (bus.clone(), BusTasks { bus })
+    }
+
+    /// Publishes a message and waits for its outcome. Accepted means written.
+    pub async fn publish(&self, draft: Draft) -> Outcome {
+        self.enqueue(draft).await.await
+    }
+
+    /// Hands a message over and returns as soon as it has its place in the queue; the outcome comes
+    /// later. What one producer enqueues to one stream is written in this order.
+    pub async fn enqueue(&self, draft: Draft) -> PendingOutcome {
+        let shared = &self.shared;
+        let since = Instant::now();
+        let now = (shared.clock)();
+        let message = match draft.into_message(now, &shared.config.limits, &shared.config.ttls) {
+            Ok(message) => message,
+            Err(invalid) => {
+                return self.refuse(invalid.cause(), invalid.name(), invalid.to_string());
+            }
+        };
+        let subject = message.subject(shared.symbol(&message.source));
+        let (reply, outcome) = oneshot::channel();
+        let pending = Pending {
+            message,
+            subject,
+            asker: Asker { since, reply },
+        };
+        match self.queue.send(pending).await {
+            Ok(()) => PendingOutcome(Waiting::Later(outcome)),
+            Err(_) => self.refuse(RejectCause::ShuttingDown, "shutting-down", String::new()),
+        }
+    }
+
+    fn refuse(&self, cause: RejectCause, reason: &'static str, detail: String) -> PendingOutcome {
+        let reason: Arc<str> = reason.into();
+        self.shared
+            .count_publish(&"".into(), PublishOutcome::Rejected, &reason, 1);
+        let outcome = Outcome::Rejected {
+            cause,
+            reason,
+            retry_after: None,
+            detail,
+        };
+        PendingOutcome(Waiting::Now(Some(outcome)))
+    }
+
+    /// Joins a consumer group.
+    ///
+    /// # Errors
+    ///
+    /// If the options are no good or the bus is shutting down. A store that does not answer is no
+    /// error: the subscription waits for it.
+    pub fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, SubscribeError> {
+        Subscription::start(&self.shared, options)
+    }
+
+    /// The policies of this bus.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.shared.policies
+    }
+
+    /// The metrics of this bus.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// The configuration that the bus was started with.
+    #[must_use]
+    pub fn config(&self) -> &BusConfig {
+        &self.shared.config
+    }
+
+    /// How the bus is.
+    #[must_use]
+    pub fn status(&self) -> BusStatus {
+        status::of(&self.shared)
+    }
+
+    /// Waits until the store answers.
+    ///
+    /// # Errors
+    ///
+    /// The store's last error, if it has not answered within `patience` or the bus shuts down.
+    pub async fn store_ready(&self, patience: Option<Duration>) -> Result<(), StoreError> {
+        keeper::await_store(&self.shared, patience).await
+    }
+
+    /// Fires when the bus begins to shut down.
+    pub async fn shutting_down(&self) {
+        self.shared.shutdown.cancelled().await;
+    }
+}
+
+impl BusTasks {
+    /// Shuts the bus down in good order: no more publishes are taken, those taken have their
+    /// outcome, subscriptions may finish what is in flight until `deadline` has passed.
+    ///
+    /// Answers whether everything was drained in time. What was not is still in the store.
+    pub async fn shutdown(self, deadline: Duration) -> bool {
+        let Self { bus } = self;
+        bus.shared.shutdown.cancel();
+        bus.shared.tasks.close();
+        let drained = tokio::time::timeout(deadline, bus.shared.tasks.wait())
+            .await
+            .is_ok();
+        if !drained {
+            bus.shared.abandon.cancel();
+            bus.shared.tasks.wait().await;
+        }
+        drained
+    }
+}
+
+/// The outcome of a publish, when it is there.
+#[derive(Debug)]
+#[must_use = "the outcome says whether the message was written"]
+pub struct PendingOutcome(Waiting);
+
+#[derive(Debug)]
+enum Waiting {
+    Now(Option<Outcome>),
+    Later(oneshot::Receiver<Outcome>),
+}
+
+impl Future for PendingOutcome {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let lost = || Outcome::Rejected {
+            cause: RejectCause::ShuttingDown,
+            reason: "shutting-down".into(),
+            retry_after: None,
+            detail: "the writer ended before this publish had its outcome".to_owned(),
+        };
+        match &mut self.0 {
+            Waiting::Now(outcome) => Poll::Ready(outcome.take().unwrap_or_else(lost)),
+            Waiting::Later(reply) => Pin::new(reply)
+                .poll(context)
+                .map(|outcome| outcome.unwrap_or_else(|_| lost())),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The bus's own chores: sampling depth, following the mode, promoting retries, trimming.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use oona_core::policy::Mode;
+use oona_core::schedule::Backoff;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::shared::Shared;
+use crate::store::{StoreError, StreamName};
+
+/// How many due retries one promotion moves.
+const PROMOTE_MAX: usize = 512;
+
+/// Trimming does not wait for its time when a stream is this much longer than its limit.
+const OVERLONG_PERCENT: u64 = 120;
+
+/// Runs until the bus shuts down.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    let streams: Vec<StreamName> = shared.config.streams.destinations().cloned().collect();
+    let mut ticks = interval(shared.config.sample_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut trimmed_at = Instant::now();
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let due = trimmed_at.elapsed() >= shared.config.housekeeping_interval;
+        let done = round(&shared, &streams, due).await;
+        shared.store_answered(done.is_ok());
+        follow_mode(&shared);
+        match done {
+            Ok(()) => {
+                failures = 0;
+                if due {
+                    trimmed_at = Instant::now();
+                }
+            }
+            Err(error) => {
+                let wait = Backoff::default().delay(failures);
+                tracing::debug!(%error, failures, "sampling failed");
+                failures += 1;
+                tokio::select! {
+                    () = shared.shutdown.cancelled() => return,
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+        }
+    }
+}
+
+/// One round of all chores.
+async fn round(shared: &Shared, streams: &[StreamName], due: bool) -> Result<(), StoreError> {
+    shared.board().sample_begins();
+    let depths = shared.store.depths(streams).await?;
+    for (stream, found) in streams.iter().zip(depths) {
+        let overlong = found.length * 100 > shared.config.stream_length_max * OVERLONG_PERCENT;
+        let delayed = found.delayed > 0;
+        show(shared, stream, &found);
+        shared.board().sampled(shared.symbol(stream), found);
+        if delayed {
+            let promoted = shared
+                .store
+                .promote(stream, (shared.clock)(), PROMOTE_MAX)
+                .await?;
+            shared.metrics.promoted(stream).inc_by(promoted);
+        }
+        if due || overlong {
+            let trimmed = shared
+                .store
+                .trim(stream, shared.config.stream_length_max)
+                .await?;
+            shared.metrics.trimmed(stream).inc_by(trimmed);
+        }
+    }
+    Ok(())
+}
+
+fn show(shared: &Shared, stream: &str, found: &crate::store::StreamDepth) {
+    let gauges = shared.metrics.stream(stream);
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let slowest = found
+        .groups
+        .iter()
+        .max_by_key(|group| group.lag + group.pending);
+    gauges.depth.set(gauge(found.unfinished));
+    gauges
+        .lag
+        .set(gauge(slowest.map_or(found.length, |group| group.lag)));
+    gauges
+        .pending
+        .set(gauge(slowest.map_or(0, |group| group.pending)));
+    gauges.delayed.set(gauge(found.delayed));
+    gauges.length.set(gauge(found.length));
+}
+
+/// Enters or leaves conservative mode.
+fn follow_mode(shared: &Shared) {
+    let now = (shared.clock)();
+    let breaker_open = {
+        let mut breaker = shared.publish_breaker();
+        let state = breaker.state(now);
+        shared
+            .metrics
+            .breaker_state("publish")
+            .set(state.wire_number().into());
+        state.is_open()
+    };
+    let consume = shared.consume_breaker().state(now);
+    shared
+        .metrics
+        .breaker_state("consume")
+        .set(consume.wire_number().into());
+    let transition = shared
+        .board()
+        .observe(now, breaker_open || consume.is_open());
+    let Some(transition) = transition else { return };
+    let conservative = transition.to == Mode::Conservative;
+    let to = if conservative {
+        "conservative"
+    } else {
+        "normal"
+    };
+    let reason = transition.reason.name();
+    shared.metrics.conservative_mode.set(conservative.into());
+    shared.metrics.conservative_transitions(to, reason).inc();
+    tracing::warn!(mode = to, reason, "the bus changes its mode");
+}
+
+/// Waits until the store answers, so that a dead store at start is a delay and not an end.
+///
+/// # Errors
+///
+/// The last error, if the store has not answered within `patience`.
+pub(super) async fn await_store(
+    shared: &Shared,
+    patience: Option<Duration>,
+) -> Result<(), StoreError> {
+    let began = Instant::now();
+    let mut failures = 0;
+    loop {
+        let error = match shared.store.ping().await {
+            Ok(()) => {
+                shared.store_answered(true);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        shared.store_answered(false);
+        if patience.is_some_and(|patience| began.elapsed() >= patience) {
+            return Err(error);
+        }
+        let wait = Backoff::default().delay(failures);
+        tracing::warn!(%error, retry_in_ms = wait.as_millis(), "the store does not answer");
+        failures += 1;
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return Err(error),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Whether the store answered the last call.
+pub(super) fn store_is_up(shared: &Shared) -> bool {
+    shared.store_up.load(Ordering::Relaxed)
+}

@@ -1,0 +1,294 @@
+//! Carries a subscription's answers to the store: one pipeline after the other, each with all that
+//! has come in meanwhile.
+//!
+//! An answer is never dropped: if the store fails, the same settlements are tried again until they
+//! are confirmed or the bus has waited long enough at its end. What is not confirmed by then is
+//! still pending in the store, and is delivered again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oona_core::Timestamp;
+use oona_core::dead_letter::{Circumstances, DeadLetter};
+use oona_core::envelope::Message;
+use oona_core::policy::{
+    DeadLetter as DeadLetterKind, Failed, Failure, Fate, FateVerdict, Lookup, NoText,
+};
+use oona_core::schedule::Backoff;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::desk::{Content, Desk, Held, Verdict, Work};
+use super::shared::Shared;
+use super::texts::Texts;
+use crate::metrics::Step as Settled;
+use crate::policies::Pool;
+use crate::store::{Settlement, Step, StreamName};
+
+/// How often, within the idle time after which others may claim, held entries are kept alive.
+const TOUCHES_PER_IDLE: u32 = 3;
+
+/// See the module.
+pub(super) struct Settler {
+    shared: Arc<Shared>,
+    desk: Arc<Desk>,
+    dead_letter: Pool<DeadLetterKind>,
+    /// Under which names the readers read, and from which streams.
+    members: Vec<(Arc<str>, Vec<StreamName>)>,
+}
+
+impl Settler {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        desk: Arc<Desk>,
+        members: Vec<(Arc<str>, Vec<StreamName>)>,
+    ) -> Self {
+        let dead_letter = shared.policies.dead_letter();
+        Self {
+            shared,
+            desk,
+            dead_letter,
+            members,
+        }
+    }
+
+    /// Settles until the subscription has ended and nothing is left to settle.
+    pub(super) async fn run(self) {
+        let period = self.shared.config.consume.claim_idle / TOUCHES_PER_IDLE;
+        let mut touches = interval(period.max(Duration::from_millis(1)));
+        touches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        touches.reset();
+        loop {
+            match self.desk.work() {
+                Work::Done => break,
+                Work::Settle(verdicts) => {
+                    if !self.settle(verdicts).await {
+                        return;
+                    }
+                }
+                Work::Wait(deadline) => {
+                    let now = (self.shared.clock)();
+                    let far = Duration::from_secs(3_600);
+                    let wait = deadline.map_or(far, |deadline| deadline.since(now));
+                    tokio::select! {
+                        () = self.shared.abandon.cancelled() => return,
+                        () = self.desk.stirred() => {}
+                        () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
+                        _ = touches.tick() => self.keep_alive().await,
+                    }
+                }
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Settles some verdicts. `false` if the bus would wait no longer.
+    async fn settle(&self, verdicts: Vec<(Held, Verdict)>) -> bool {
+        let steps = self.steps((self.shared.clock)(), &verdicts);
+        let mut failures = 0;
+        let confirmed = loop {
+            match self.shared.store.settle(&self.desk.group, &steps).await {
+                Ok(confirmed) => break confirmed,
+                Err(error) => {
+                    let wait = Backoff::default().delay(failures);
+                    failures += 1;
+                    tracing::warn!(%error, settlements = steps.len(), "settling failed");
+                    self.shared.store_answered(false);
+                    tokio::select! {
+                        () = self.shared.abandon.cancelled() => return false,
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                }
+            }
+        };
+        for ((settlement, (held, verdict)), confirmed) in steps.iter().zip(&verdicts).zip(confirmed)
+        {
+            if confirmed {
+                self.count(settlement, held, verdict);
+            }
+        }
+        self.desk
+            .settled(verdicts.iter().map(|(held, _)| (&held.stream, held.entry)));
+        true
+    }
+
+    /// What each verdict means for the store.
+    fn steps(&self, now: Timestamp, verdicts: &[(Held, Verdict)]) -> Vec<Settlement> {
+        let fates = self.fates(now, verdicts);
+        let mut fates = fates.into_iter();
+        let step = |(held, verdict): &(Held, Verdict)| {
+            let step = match verdict {
+                Verdict::Ack | Verdict::Skip => Step::Ack,
+                Verdict::Release => self.released(held),
+                Verdict::Failed {
+                    failure, detail, ..
+                } => match fates.next() {
+                    Some(fate) => self.failed(now, held, *failure, detail, fate),
+                    None => unreachable!("a policy answers every question, or its fail-safe does"),
+                },
+            };
+            Settlement {
+                stream: held.stream.clone(),
+                id: held.entry,
+                step,
+            }
+        };
+        verdicts.iter().map(step).collect()
+    }
+
+    /// Asks the dead-letter policy about everything that failed.
+    fn fates(&self, now: Timestamp, verdicts: &[(Held, Verdict)]) -> Vec<Fate> {
+        let mut questions = Vec::new();
+        let mut messages = Vec::new();
+        for (held, verdict) in verdicts {
+            let Verdict::Failed { failure, delay, .. } = verdict else {
+                continue;
+            };
+            let delay_ms = delay.map_or(0, |delay| delay.as_millis());
+            questions.push(Failed {
+                subject: held.subject,
+                failure: *failure,
+                deliveries: held.deliveries,
+                requested_delay_ms: u64::try_from(delay_ms).unwrap_or(u64::MAX),
+            });
+            if let Content::Message(message) = &held.content {
+                messages.push(Arc::clone(message));
+            }
+        }
+        if questions.is_empty() {
+            return Vec::new();
+        }
+        let text: Arc<dyn Lookup> = if messages.len() == questions.len() {
+            Arc::new(Texts(messages))
+        } else {
+            Arc::new(NoText)
+        };
+        let mut fates = Vec::with_capacity(questions.len());
+        self.dead_letter
+            .with(|asker| asker.ask(now, &(), &questions, &text, &mut fates));
+        fates
+    }
+
+    /// An entry goes back to its stream, for others, without having failed.
+    fn released(&self, held: &Held) -> Step {
+        match &held.content {
+            Content::Message(message) => {
+                let mut message = Message::clone(message);
+                message.releases += 1;
+                message.retry_group = Some(self.desk.group.to_string());
+                Step::Retry {
+                    record: self.shared.record(&message),
+                    at: None,
+                }
+            }
+            Content::Raw(_) => unreachable!("what is no message is refused, never released"),
+        }
+    }
+
+    /// What the policy said of a failed delivery. An entry that is no message cannot be retried:
+    /// nobody could sign it again, so it becomes a dead letter whatever the policy says.
+    fn failed(
+        &self,
+        now: Timestamp,
+        held: &Held,
+        failure: Failure,
+        detail: &str,
+        fate: Fate,
+    ) -> Step {
+        let class = match (fate.verdict, &held.content) {
+            (FateVerdict::Discard, _) => return Step::Ack,
+            (FateVerdict::Retry { delay_ms }, Content::Message(message)) => {
+                let mut message = Message::clone(message);
+                message.attempt += 1;
+                message.retry_group = Some(self.desk.group.to_string());
+                let at = (delay_ms > 0).then(|| now + Duration::from_millis(delay_ms));
+                return Step::Retry {
+                    record: self.shared.record(&message),
+                    at,
+                };
+            }
+            (FateVerdict::Retry { .. }, Content::Raw(_)) => failure.name().into(),
+            (FateVerdict::DeadLetter { class }, _) => self.shared.name(class),
+        };
+        let circumstances = Circumstances {
+            class: class.to_string(),
+            reason: self.shared.name(fate.reason).to_string(),
+            detail: detail.to_owned(),
+            failure,
+            stream: held.stream.to_string(),
+            entry: held.entry,
+            group: self.desk.group.to_string(),
+            at: now,
+            policy: self.dead_letter.version_label(),
+        };
+        let letter = match &held.content {
+            Content::Message(message) => DeadLetter::for_message(message, circumstances),
+            Content::Raw(entry) => DeadLetter::for_entry(entry, circumstances),
+        };
+        let mut envelope = Vec::new();
+        letter.encode(&mut envelope);
+        let stream = self.shared.config.streams.dead_letter.clone();
+        Step::DeadLetter {
+            stream,
+            record: self.shared.sign(envelope),
+        }
+    }
+
+    fn count(&self, settlement: &Settlement, held: &Held, verdict: &Verdict) {
+        let step = match (&settlement.step, verdict) {
+            (_, Verdict::Skip) => return,
+            (Step::Ack, Verdict::Failed { .. }) => Settled::Discard,
+            (Step::Ack, _) => Settled::Ack,
+            (Step::Retry { .. }, _) => Settled::Retry,
+            (Step::DeadLetter { .. }, _) => Settled::DeadLetter,
+        };
+        self.shared.count_settled(&held.stream, step);
+        if let Verdict::Failed {
+            failure, detail, ..
+        } = verdict
+        {
+            if matches!(held.content, Content::Raw(_)) {
+                self.shared.metrics.quarantined(failure.name()).inc();
+            }
+            tracing::info!(
+                stream = %held.stream,
+                entry = %held.entry,
+                failure = failure.name(),
+                step = step.name(),
+                detail,
+                "a delivery failed"
+            );
+        }
+    }
+
+    /// Tells the store that what is held is still in good hands.
+    async fn keep_alive(&self) {
+        for ((stream, consumer), ids) in self.desk.holding() {
+            let touched = self
+                .shared
+                .store
+                .touch(&stream, &self.desk.group, &consumer, &ids)
+                .await;
+            if let Err(error) = touched {
+                tracing::warn!(%error, %stream, "held entries may be claimed by others");
+                return;
+            }
+        }
+    }
+
+    /// Gives up the consumer names, unless something is pending under them.
+    async fn leave(&self) {
+        for (consumer, streams) in &self.members {
+            for stream in streams {
+                let left = self
+                    .shared
+                    .store
+                    .leave(stream, &self.desk.group, consumer)
+                    .await;
+                if let Err(error) = left {
+                    tracing::debug!(%error, %stream, %consumer, "a consumer name stays behind");
+                    return;
+                }
+            }
+        }
+    }
+}

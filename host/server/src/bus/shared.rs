@@ -1,0 +1,230 @@
+//! What the tasks of one bus share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use oona_core::Timestamp;
+use oona_core::breaker::{Breaker, BreakerState, Permit};
+use oona_core::entry::Record;
+use oona_core::envelope::Message;
+use oona_core::nonces::NonceWindow;
+use oona_core::signing::Keyring;
+use oona_core::symbols::Symbol;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::BusConfig;
+use super::board::Board;
+use crate::clock::Clock;
+use crate::metrics::{Counter, Histogram, Metrics, PublishOutcome};
+use crate::policies::Policies;
+use crate::store::Store;
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) config: BusConfig,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) policies: Policies,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) handles: Handles,
+    pub(super) clock: Clock,
+    /// Fires when the bus begins to shut down.
+    pub(super) shutdown: CancellationToken,
+    /// Fires when draining has taken too long.
+    pub(super) abandon: CancellationToken,
+    /// Every task of the bus; they are waited for at the end.
+    pub(super) tasks: TaskTracker,
+    pub(super) store_up: AtomicBool,
+    /// Number of the next subscription, part of its consumer name.
+    pub(super) subscriptions: AtomicU64,
+    keyring: Option<Keyring>,
+    board: Mutex<Board>,
+    publish_breaker: Mutex<Breaker>,
+    consume_breaker: Mutex<Breaker>,
+    /// Nonces by consumer group: a message is new to each group once.
+    nonces: Mutex<HashMap<Arc<str>, Arc<Mutex<NonceWindow>>>>,
+}
+
+/// Metric handles that are resolved once.
+pub(super) struct Handles {
+    pub(super) accepted_seconds: Histogram,
+    pub(super) rejected_seconds: Histogram,
+    publishes: Mutex<HashMap<(Arc<str>, PublishOutcome, Arc<str>), Counter>>,
+}
+
+/// What a [`Shared`] is made of.
+pub(super) struct Parts {
+    pub(super) config: BusConfig,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keyring: Option<Keyring>,
+    pub(super) policies: Policies,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
+            config,
+            store,
+            keyring,
+            policies,
+            metrics,
+            clock,
+        } = parts;
+        let board = Board::new(&config, |name| policies.symbols().intern(name));
+        let handles = Handles {
+            accepted_seconds: metrics.publish_duration(PublishOutcome::Accepted),
+            rejected_seconds: metrics.publish_duration(PublishOutcome::Rejected),
+            publishes: Mutex::default(),
+        };
+        Self {
+            publish_breaker: Mutex::new(Breaker::new(config.breaker.clone())),
+            consume_breaker: Mutex::new(Breaker::new(config.breaker.clone())),
+            board: Mutex::new(board),
+            nonces: Mutex::default(),
+            shutdown: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            store_up: AtomicBool::new(false),
+            subscriptions: AtomicU64::new(0),
+            config,
+            store,
+            policies,
+            metrics,
+            handles,
+            clock,
+            keyring,
+        }
+    }
+
+    pub(super) fn board(&self) -> MutexGuard<'_, Board> {
+        lock(&self.board)
+    }
+
+    pub(super) fn publish_breaker(&self) -> MutexGuard<'_, Breaker> {
+        lock(&self.publish_breaker)
+    }
+
+    pub(super) fn consume_breaker(&self) -> MutexGuard<'_, Breaker> {
+        lock(&self.consume_breaker)
+    }
+
+    pub(super) fn keyring(&self) -> Option<&Keyring> {
+        self.keyring.as_ref()
+    }
+
+    /// The name behind a symbol; empty for none.
+    pub(super) fn name(&self, symbol: Symbol) -> Arc<str> {
+        self.policies
+            .symbols()
+            .name(symbol)
+            .unwrap_or_else(|| Arc::from(""))
+    }
+
+    /// The symbol of a name that a message brought along. The table is bounded: a name that it has
+    /// no room for has none.
+    pub(super) fn symbol(&self, name: &str) -> Symbol {
+        self.policies.symbols().intern(name)
+    }
+
+    /// What is written of a message: its envelope, signed if there is a key.
+    pub(super) fn record(&self, message: &Message) -> Record {
+        let mut envelope = Vec::with_capacity(message.payload.len() + 256);
+        message.encode(&mut envelope);
+        self.sign(envelope)
+    }
+
+    /// An envelope, signed if there is a key.
+    pub(super) fn sign(&self, envelope: Vec<u8>) -> Record {
+        let signature = self.keyring.as_ref().map(|keyring| keyring.sign(&envelope));
+        Record {
+            payload: envelope.into(),
+            signature,
+        }
+    }
+
+    /// The nonces of a group.
+    pub(super) fn nonces(&self, group: &Arc<str>) -> Arc<Mutex<NonceWindow>> {
+        let mut groups = lock(&self.nonces);
+        let window = || Arc::new(Mutex::new(NonceWindow::new(self.config.consume.nonces_max)));
+        Arc::clone(groups.entry(Arc::clone(group)).or_insert_with(window))
+    }
+
+    /// Counts publishes that ended alike.
+    pub(super) fn count_publish(
+        &self,
+        stream: &Arc<str>,
+        outcome: PublishOutcome,
+        why: &Arc<str>,
+        n: u64,
+    ) {
+        let key = (Arc::clone(stream), outcome, Arc::clone(why));
+        let mut counters = lock(&self.handles.publishes);
+        let resolve = || self.metrics.publishes(stream, outcome, why);
+        counters.entry(key).or_insert_with(resolve).inc_by(n);
+    }
+
+    /// Tells the publish breaker how a call went, and the world if that changed its state.
+    pub(super) fn record_publish_breaker(&self, now: Timestamp, permit: Permit, ok: bool) {
+        self.record_breaker("publish", &mut self.publish_breaker(), now, permit, ok);
+    }
+
+    /// Tells the consume breaker how a call went, and the world if that changed its state.
+    pub(super) fn record_consume_breaker(&self, now: Timestamp, permit: Permit, ok: bool) {
+        self.record_breaker("consume", &mut self.consume_breaker(), now, permit, ok);
+    }
+
+    fn record_breaker(
+        &self,
+        name: &'static str,
+        breaker: &mut Breaker,
+        now: Timestamp,
+        permit: Permit,
+        ok: bool,
+    ) {
+        let before = breaker.state(now);
+        breaker.record(now, permit, ok);
+        self.store_answered(ok);
+        let after = breaker.state(now);
+        if before != after {
+            self.metrics.breaker_transitions(name, after.name()).inc();
+            tracing::warn!(
+                breaker = name,
+                from = before.name(),
+                to = after.name(),
+                "breaker"
+            );
+        }
+    }
+
+    /// Notes whether the store answered the last call.
+    pub(super) fn store_answered(&self, ok: bool) {
+        if !ok {
+            self.metrics.store_faults.inc();
+        }
+        if self.store_up.swap(ok, Ordering::Relaxed) != ok {
+            self.metrics.store_up.set(ok.into());
+            let store = self.store.info();
+            if ok {
+                tracing::info!(
+                    store = store.name,
+                    address = store.address,
+                    "the store answers"
+                );
+            } else {
+                tracing::warn!(
+                    store = store.name,
+                    address = store.address,
+                    "the store does not answer"
+                );
+            }
+        }
+    }
+}
+
+/// A lock that a panic elsewhere does not take away: what it guards is replaced whole, never torn.
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,130 @@
+//! How the bus is, at a glance.
+
+use oona_core::policy::Mode;
+use serde::Serialize;
+
+use super::keeper::store_is_up;
+use super::shared::Shared;
+use crate::policies::PolicyStatus;
+
+/// How a bus is.
+#[derive(Clone, Debug, Serialize)]
+pub struct BusStatus {
+    /// Whether it can do its work right now.
+    pub ready: bool,
+    /// Why it cannot, or what limits it.
+    pub reasons: Vec<String>,
+    /// Its store.
+    pub store: StoreStatus,
+    /// Whether it protects itself.
+    pub mode: Mode,
+    /// State of the publish breaker.
+    pub publish_breaker: &'static str,
+    /// State of the consume breaker.
+    pub consume_breaker: &'static str,
+    /// Its streams, as last sampled.
+    pub streams: Vec<StreamStatus>,
+    /// Its policies.
+    pub policies: Vec<PolicyStatus>,
+}
+
+/// The store behind a bus.
+#[derive(Clone, Debug, Serialize)]
+pub struct StoreStatus {
+    /// Which kind.
+    pub name: &'static str,
+    /// Where, without secrets.
+    pub address: String,
+    /// Whether it outlives the process.
+    pub durable: bool,
+    /// Whether it answered the last call.
+    pub up: bool,
+}
+
+/// One stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamStatus {
+    /// Its name.
+    pub name: String,
+    /// What its slowest group has yet to finish, estimated for this moment.
+    pub depth: u64,
+    /// Entries held, finished ones included.
+    pub length: u64,
+    /// Retries that wait for their time.
+    pub delayed: u64,
+    /// Its consumer groups.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// One consumer group of a stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// What it has yet to read.
+    pub lag: u64,
+    /// What it has read and not settled.
+    pub pending: u64,
+}
+
+pub(super) fn of(shared: &Shared) -> BusStatus {
+    let now = (shared.clock)();
+    let publish = shared.publish_breaker().state(now);
+    let consume = shared.consume_breaker().state(now);
+    let info = shared.store.info();
+    let up = store_is_up(shared);
+    let (mode, streams) = {
+        let board = shared.board();
+        (board.mode(), board.lanes().map(stream).collect())
+    };
+    let mut reasons = Vec::new();
+    if !up {
+        reasons.push(format!(
+            "the {} store at {} does not answer",
+            info.name, info.address
+        ));
+    }
+    if publish.is_open() {
+        reasons.push("the publish breaker is open".to_owned());
+    }
+    if consume.is_open() {
+        reasons.push("the consume breaker is open".to_owned());
+    }
+    if shared.shutdown.is_cancelled() {
+        reasons.push("the bus is shutting down".to_owned());
+    }
+    let ready = reasons.is_empty();
+    if mode == Mode::Conservative {
+        reasons.push("conservative mode: low priorities are shed".to_owned());
+    }
+    BusStatus {
+        ready,
+        reasons,
+        store: StoreStatus {
+            name: info.name,
+            address: info.address,
+            durable: info.durable,
+            up,
+        },
+        mode,
+        publish_breaker: publish.name(),
+        consume_breaker: consume.name(),
+        streams,
+        policies: shared.policies.list(),
+    }
+}
+
+fn stream(lane: &super::board::Lane) -> StreamStatus {
+    let group = |group: &crate::store::GroupDepth| GroupStatus {
+        name: group.name.clone(),
+        lag: group.lag,
+        pending: group.pending,
+    };
+    StreamStatus {
+        name: lane.name.to_string(),
+        depth: lane.depth.estimate(),
+        length: lane.sampled.length,
+        delayed: lane.sampled.delayed,
+        groups: lane.sampled.groups.iter().map(group).collect(),
+    }
+}

@@ -1,0 +1,50 @@
+//! How policies read the text of a batch.
+
+use std::sync::Arc;
+
+use oona_core::envelope::Message;
+use oona_core::policy::Lookup;
+
+/// The attribute `name` of `message`, the bus's own included.
+fn attribute<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    let own = match name {
+        "oona.id" => &message.id,
+        "oona.source" => &message.source,
+        "oona.key" => &message.key,
+        _ => return message.attributes.get(name).map(String::as_str),
+    };
+    (!own.is_empty()).then_some(own)
+}
+
+/// Messages of a batch.
+#[derive(Debug)]
+pub(super) struct Texts<M>(pub(super) Vec<M>);
+
+impl<M: AsRef<Message> + Send + Sync + std::fmt::Debug> Lookup for Texts<M> {
+    fn attribute(&self, index: usize, name: &str) -> Option<&str> {
+        attribute(self.0.get(index)?.as_ref(), name)
+    }
+
+    fn payload(&self, index: usize) -> Option<&[u8]> {
+        self.0
+            .get(index)
+            .map(|message| message.as_ref().payload.as_ref())
+    }
+}
+
+/// Some messages of another batch.
+#[derive(Debug)]
+pub(super) struct Subset {
+    pub(super) all: Arc<dyn Lookup>,
+    pub(super) indices: Vec<usize>,
+}
+
+impl Lookup for Subset {
+    fn attribute(&self, index: usize, name: &str) -> Option<&str> {
+        self.all.attribute(*self.indices.get(index)?, name)
+    }
+
+    fn payload(&self, index: usize) -> Option<&[u8]> {
+        self.all.payload(*self.indices.get(index)?)
+    }
+}
