@@ -1,0 +1,145 @@
+//! The second stage: settings become types. Whatever could be wrong was found before, except for
+//! what only the type itself can tell.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oona_core::policy::Kind;
+
+use super::error::{ConfigError, Problem};
+use super::layers::Layers;
+use super::{
+    Config, EngineConfig, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig, ServerConfig,
+    SigningConfig, StoreConfig, StoreKind, StoreUrl,
+};
+
+/// Turns settings into the typed configuration.
+pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
+    let read = Read(&layers);
+    Ok(Config {
+        server: server(&read)?,
+        store: store(&read),
+        signing: signing(&read),
+        bus: super::bus::config(&read),
+        policies: policies(&read)?,
+        log: log(&read)?,
+        places: Places(Arc::new(layers)),
+    })
+}
+
+fn server(read: &Read<'_>) -> Result<ServerConfig, ConfigError> {
+    let listen = read.0.text("server.listen");
+    let unreadable = |_| read.invalid("server.listen", format!("`{listen}` is no address"));
+    Ok(ServerConfig {
+        listen: listen.parse().map_err(unreadable)?,
+        port_file: read.path("server.port_file"),
+        drain: read.millis("server.drain_ms"),
+        in_flight_max: read.count("server.in_flight_max"),
+        subscribers_max: read.count("server.subscribers_max"),
+    })
+}
+
+fn store(read: &Read<'_>) -> StoreConfig {
+    let give_up_after = read.millis("store.give_up_after_ms");
+    StoreConfig {
+        kind: match read.0.text("store.kind") {
+            "memory" => StoreKind::Memory,
+            _ => StoreKind::Redis,
+        },
+        url: StoreUrl(read.0.text("store.url").to_owned()),
+        timeout: read.millis("store.timeout_ms"),
+        give_up_after: (!give_up_after.is_zero()).then_some(give_up_after),
+    }
+}
+
+fn signing(read: &Read<'_>) -> SigningConfig {
+    SigningConfig {
+        secret_env: read.0.text("signing.secret_env").to_owned(),
+        also_accept_env: read.texts("signing.also_accept_env"),
+    }
+}
+
+fn policies(read: &Read<'_>) -> Result<PoliciesConfig, ConfigError> {
+    let mut kinds = Kind::ALL.into_iter().map(|kind| policy(read, kind));
+    let mut next = || kinds.next().expect("there are four kinds");
+    Ok(PoliciesConfig {
+        directory: read.path("policies.directory"),
+        watch: read.0.flag("policies.watch"),
+        allow_unsigned: read.0.flag("policies.allow_unsigned"),
+        engine: engine(read),
+        kinds: [next()?, next()?, next()?, next()?],
+    })
+}
+
+fn engine(read: &Read<'_>) -> EngineConfig {
+    EngineConfig {
+        call_max: read.millis("policies.call_ms_max"),
+        memory_bytes_max: read.count("policies.memory_bytes_max"),
+        stack_bytes_max: read.count("policies.stack_bytes_max"),
+        instances_max: read.count("policies.instances_max"),
+        cache_directory: read.path("policies.cache_directory"),
+    }
+}
+
+fn policy(read: &Read<'_>, kind: Kind) -> Result<PolicyConfig, ConfigError> {
+    let key = format!("policies.{kind}.config");
+    let table = &read.0.setting(&key).value;
+    let config = serde_json::to_value(table);
+    Ok(PolicyConfig {
+        kind,
+        file: read.path(&format!("policies.{kind}.file")),
+        config: config.map_err(|error| read.invalid(&key, error.to_string()))?,
+    })
+}
+
+fn log(read: &Read<'_>) -> Result<LogConfig, ConfigError> {
+    let filter = read.0.text("log.level").to_owned();
+    if let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>() {
+        return Err(read.invalid("log.level", format!("`{filter}`: {error}")));
+    }
+    let format = match read.0.text("log.format") {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    Ok(LogConfig { filter, format })
+}
+
+/// Settings, by the types they become.
+pub(super) struct Read<'a>(pub(super) &'a Layers);
+
+impl Read<'_> {
+    pub(super) fn count(&self, key: &str) -> usize {
+        usize::try_from(self.0.number(key)).expect("ranges in the embedded defaults are positive")
+    }
+
+    pub(super) fn count_u64(&self, key: &str) -> u64 {
+        self.0.number(key).unsigned_abs()
+    }
+
+    pub(super) fn count_u32(&self, key: &str) -> u32 {
+        u32::try_from(self.0.number(key)).expect("ranges in the embedded defaults are positive")
+    }
+
+    pub(super) fn millis(&self, key: &str) -> Duration {
+        Duration::from_millis(self.count_u64(key))
+    }
+
+    pub(super) fn texts(&self, key: &str) -> Vec<String> {
+        self.0.list(key).into_iter().map(str::to_owned).collect()
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        let text = self.0.text(key);
+        (!text.is_empty()).then(|| PathBuf::from(text))
+    }
+
+    fn invalid(&self, key: &str, what: String) -> ConfigError {
+        let origin = self.0.setting(key).origin.clone();
+        ConfigError {
+            origin,
+            key: key.to_owned(),
+            problem: Problem::Invalid(what),
+        }
+    }
+}
