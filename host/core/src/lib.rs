@@ -3,7 +3,24 @@
 //! There is no runtime here, no Redis, no clock, no environment and no randomness: time and state
 //! are arguments, effects are return values. The adapters in `host/server` wait, ask, and perform.
 
+pub mod breaker;
+pub mod bucket;
+pub mod budget;
+pub mod conservative;
+pub mod dead_letter;
+pub mod delivery;
+pub mod depth;
+pub mod entry;
+pub mod envelope;
+pub mod lanes;
+pub mod leyline;
+pub mod limits;
+pub mod nonces;
+pub mod outcome;
 pub mod policy;
+pub mod schedule;
+pub mod signing;
+pub mod slo;
 pub mod symbols;
 pub mod time;
 

@@ -1,0 +1,97 @@
+//! How many failures a policy is forgiven.
+//!
+//! Why: each failed call is answered by the fail-safe, at the price of a new instance; a version that
+//! fails all the time is not worth it. Trips when: more than `failures` calls have failed within
+//! `window_ms`. Recovers: not by itself. The version is taken out, and an operator activates another.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// What a version is forgiven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BudgetConfig {
+    /// How many failed calls.
+    pub failures: u32,
+    /// Within how long, in ms.
+    pub window_ms: u64,
+}
+
+impl Default for BudgetConfig {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            window_ms: 10_000,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct FailureBudget {
+    config: BudgetConfig,
+    /// Times of the failures in the window; one more than the budget at most.
+    failed_at: VecDeque<Timestamp>,
+}
+
+impl FailureBudget {
+    /// A budget of which nothing is spent.
+    #[must_use]
+    pub fn new(config: BudgetConfig) -> Self {
+        Self {
+            config,
+            failed_at: VecDeque::new(),
+        }
+    }
+
+    /// Counts a failure at `now`; whether that is one too many.
+    pub fn failed(&mut self, now: Timestamp) -> bool {
+        let window = Duration::from_millis(self.config.window_ms);
+        while let Some(first) = self.failed_at.front()
+            && *first + window <= now
+        {
+            self.failed_at.pop_front();
+        }
+        self.failed_at.push_back(now);
+        self.failed_at.len() > self.config.failures as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(times_ms: &[u64], expected: &[bool]) {
+        let mut budget = FailureBudget::new(BudgetConfig {
+            failures: 2,
+            window_ms: 100,
+        });
+        let over: Vec<_> = times_ms
+            .iter()
+            .map(|ms| budget.failed(Timestamp::from_millis(*ms)))
+            .collect();
+        assert_eq!(over, expected, "{times_ms:?}");
+    }
+
+    #[test]
+    fn one_more_than_the_budget_within_the_window_is_too_many() {
+        check(&[0, 1, 2], &[false, false, true]);
+        check(&[0, 50, 99], &[false, false, true]);
+        check(&[0, 50, 100], &[false, false, false]);
+        check(&[0, 100, 200, 300], &[false; 4]);
+    }
+
+    #[test]
+    fn no_budget_forgives_nothing() {
+        let mut none = FailureBudget::new(BudgetConfig {
+            failures: 0,
+            window_ms: 100,
+        });
+        assert!(none.failed(Timestamp::EPOCH));
+    }
+}

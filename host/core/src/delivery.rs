@@ -1,0 +1,221 @@
+//! The life of deliveries in the hands of one subscriber.
+//!
+//! Each is in flight until it is acknowledged, refused, or past its deadline; then it is somebody
+//! else's. Credit is what the subscriber has asked for and not received.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// Limits of one subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryConfig {
+    /// How many deliveries may be in flight.
+    pub in_flight_max: usize,
+    /// How long the subscriber has to answer one, in ms.
+    pub ack_deadline_ms: u64,
+}
+
+/// The delivery is not in flight: settled, timed out, or never made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("delivery {0} is not in flight")]
+pub struct NotInFlight(pub u64);
+
+#[derive(Debug)]
+struct InFlight<T> {
+    value: T,
+    deadline: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Deliveries<T> {
+    config: DeliveryConfig,
+    credit: usize,
+    in_flight: BTreeMap<u64, InFlight<T>>,
+    deadlines: BTreeSet<(Timestamp, u64)>,
+}
+
+impl<T> Deliveries<T> {
+    /// No deliveries and no credit.
+    #[must_use]
+    pub fn new(config: DeliveryConfig) -> Self {
+        Self {
+            config,
+            credit: 0,
+            in_flight: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// How many are in flight.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// The subscriber takes `more`.
+    pub const fn credit(&mut self, more: usize) {
+        self.credit = self.credit.saturating_add(more);
+    }
+
+    /// How many may be delivered right now.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.credit.min(
+            self.config
+                .in_flight_max
+                .saturating_sub(self.in_flight.len()),
+        )
+    }
+
+    /// A delivery goes out. It uses up one credit, unless credit is without end.
+    ///
+    /// # Panics
+    ///
+    /// If the number is in flight already: numbers are not used twice.
+    pub fn start(&mut self, now: Timestamp, number: u64, value: T) {
+        if self.credit < usize::MAX {
+            self.credit = self.credit.saturating_sub(1);
+        }
+        let deadline = now + Duration::from_millis(self.config.ack_deadline_ms);
+        let before = self.in_flight.insert(number, InFlight { value, deadline });
+        assert!(before.is_none(), "delivery {number} was made twice");
+        self.deadlines.insert((deadline, number));
+    }
+
+    /// The subscriber has answered.
+    ///
+    /// # Errors
+    ///
+    /// If the delivery is not in flight.
+    pub fn settle(&mut self, number: u64) -> Result<T, NotInFlight> {
+        let settled = self.in_flight.remove(&number).ok_or(NotInFlight(number))?;
+        self.deadlines.remove(&(settled.deadline, number));
+        Ok(settled.value)
+    }
+
+    /// The subscriber needs until `by` from now. Never brings a deadline forward.
+    ///
+    /// # Errors
+    ///
+    /// If the delivery is not in flight.
+    pub fn extend(&mut self, now: Timestamp, number: u64, by: Duration) -> Result<(), NotInFlight> {
+        let extended = self.in_flight.get_mut(&number).ok_or(NotInFlight(number))?;
+        self.deadlines.remove(&(extended.deadline, number));
+        extended.deadline = extended.deadline.max(now + by);
+        self.deadlines.insert((extended.deadline, number));
+        Ok(())
+    }
+
+    /// When the next deadline passes.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Takes out what is past its deadline, oldest deadline first.
+    pub fn expired(&mut self, now: Timestamp) -> Vec<T> {
+        let mut expired = Vec::new();
+        while let Some((deadline, number)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            expired.extend(self.in_flight.remove(&number).map(|late| late.value));
+        }
+        expired
+    }
+
+    /// Takes out everything, in the order in which it was delivered.
+    pub fn drain(&mut self) -> Vec<T> {
+        self.deadlines.clear();
+        std::mem::take(&mut self.in_flight)
+            .into_values()
+            .map(|held| held.value)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    fn deliveries(credit: usize) -> Deliveries<char> {
+        let mut deliveries = Deliveries::new(DeliveryConfig {
+            in_flight_max: 3,
+            ack_deadline_ms: 100,
+        });
+        deliveries.credit(credit);
+        deliveries
+    }
+
+    #[test]
+    fn credit_and_flight_both_limit() {
+        let mut few = deliveries(2);
+        assert_eq!(few.available(), 2);
+        few.start(at(0), 1, 'a');
+        assert_eq!(few.available(), 1);
+        few.settle(1).unwrap();
+        assert_eq!(few.available(), 1, "an answer is no new credit");
+        few.credit(5);
+        assert_eq!(few.available(), 3);
+
+        let mut endless = deliveries(usize::MAX);
+        (1..=3).for_each(|number| endless.start(at(0), number, 'x'));
+        assert_eq!(endless.available(), 0);
+        endless.settle(2).unwrap();
+        assert_eq!(endless.available(), 1);
+    }
+
+    #[test]
+    fn a_deadline_passes_to_the_millisecond() {
+        let mut deliveries = deliveries(9);
+        deliveries.start(at(0), 1, 'a');
+        deliveries.start(at(10), 2, 'b');
+        assert_eq!(deliveries.next_deadline(), Some(at(100)));
+        assert_eq!(deliveries.expired(at(99)), []);
+        assert_eq!(deliveries.expired(at(100)), ['a']);
+        assert_eq!(deliveries.settle(1), Err(NotInFlight(1)));
+        assert_eq!(deliveries.expired(at(1_000)), ['b']);
+        assert!(deliveries.is_empty());
+    }
+
+    #[test]
+    fn an_extension_never_shortens() {
+        let mut deliveries = deliveries(9);
+        deliveries.start(at(0), 1, 'a');
+        deliveries
+            .extend(at(10), 1, Duration::from_millis(20))
+            .unwrap();
+        assert_eq!(deliveries.next_deadline(), Some(at(100)));
+        deliveries
+            .extend(at(90), 1, Duration::from_millis(100))
+            .unwrap();
+        assert_eq!(deliveries.next_deadline(), Some(at(190)));
+        assert_eq!(
+            deliveries.extend(at(90), 7, Duration::ZERO),
+            Err(NotInFlight(7))
+        );
+    }
+
+    #[test]
+    fn what_is_lost_is_drained_once() {
+        let mut deliveries = deliveries(9);
+        deliveries.start(at(0), 1, 'a');
+        deliveries.start(at(0), 2, 'b');
+        assert_eq!(deliveries.drain(), ['a', 'b']);
+        assert_eq!(deliveries.drain(), []);
+        assert_eq!(deliveries.next_deadline(), None);
+    }
+}
