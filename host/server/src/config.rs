@@ -87,6 +87,8 @@ pub struct ServerConfig {
     pub drain: Duration,
     /// How many publishes of one `PublishStream` may be under way.
     pub in_flight_max: usize,
+    /// How many connections are served at once.
+    pub connections_max: usize,
     /// How many subscribers may be connected at once.
     pub subscribers_max: usize,
 }

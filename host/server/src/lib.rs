@@ -4,5 +4,7 @@
 //! tasks that connect them to the decisions of `oona-core`. It is a library too, so a process can
 //! embed the bus.
 
+pub mod chain;
+pub mod cli;
 pub mod metrics;
 pub mod proto;

@@ -36,6 +36,7 @@ fn server(read: &Read<'_>) -> Result<ServerConfig, ConfigError> {
         port_file: read.path("server.port_file"),
         drain: read.millis("server.drain_ms"),
         in_flight_max: read.count("server.in_flight_max"),
+        connections_max: read.count("server.connections_max"),
         subscribers_max: read.count("server.subscribers_max"),
     })
 }
@@ -55,7 +56,7 @@ fn store(read: &Read<'_>) -> StoreConfig {
 
 fn signing(read: &Read<'_>) -> SigningConfig {
     SigningConfig {
-        secret_env: read.0.text("signing.secret_env").to_owned(),
+        secret_env: read.text("signing.secret_env"),
         also_accept_env: read.texts("signing.also_accept_env"),
     }
 }
@@ -65,8 +66,8 @@ fn policies(read: &Read<'_>) -> Result<PoliciesConfig, ConfigError> {
     let mut next = || kinds.next().expect("there are four kinds");
     Ok(PoliciesConfig {
         directory: read.path("policies.directory"),
-        watch: read.0.flag("policies.watch"),
-        allow_unsigned: read.0.flag("policies.allow_unsigned"),
+        watch: read.flag("policies.watch"),
+        allow_unsigned: read.flag("policies.allow_unsigned"),
         engine: engine(read),
         kinds: [next()?, next()?, next()?, next()?],
     })
@@ -94,7 +95,7 @@ fn policy(read: &Read<'_>, kind: Kind) -> Result<PolicyConfig, ConfigError> {
 }
 
 fn log(read: &Read<'_>) -> Result<LogConfig, ConfigError> {
-    let filter = read.0.text("log.level").to_owned();
+    let filter = read.text("log.level");
     if let Err(error) = filter.parse::<tracing_subscriber::filter::Targets>() {
         return Err(read.invalid("log.level", format!("`{filter}`: {error}")));
     }
@@ -123,6 +124,14 @@ impl Read<'_> {
 
     pub(super) fn millis(&self, key: &str) -> Duration {
         Duration::from_millis(self.count_u64(key))
+    }
+
+    pub(super) fn text(&self, key: &str) -> String {
+        self.0.text(key).to_owned()
+    }
+
+    pub(super) fn flag(&self, key: &str) -> bool {
+        self.0.flag(key)
     }
 
     pub(super) fn texts(&self, key: &str) -> Vec<String> {

@@ -1,0 +1,121 @@
+//! The command line: verbs grouped as people look for them.
+//!
+//! Every command has `--help` with an example and an exit code that means something ([`Failure`]).
+//! What a command is for goes to standard output; what it says about its work goes to standard
+//! error, so that output can be piped.
+
+pub mod output;
+mod policy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use output::{Format, Output};
+
+/// Exit code of a command that did what it was asked.
+pub const EXIT_OK: u8 = 0;
+/// Exit code of a command that failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of a command that was asked wrongly: usage or configuration.
+pub const EXIT_USAGE: u8 = 2;
+/// Exit code of a command that reached no server or no store.
+pub const EXIT_UNAVAILABLE: u8 = 3;
+/// Exit code of a server that a second signal ended at once.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    asked wrongly: usage or configuration
+  3    unavailable: no server, or no store, answers
+  130  ended at once by a second signal
+
+Start here:
+  oona serve --dev            a bus in memory, on this machine
+  oona publish 'hello'        a message onto it
+  oona subscribe --count 1    and back";
+
+/// Oona, a message bus whose behaviour can be changed while it runs.
+#[derive(Debug, Parser)]
+#[command(name = "oona", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write, inspect and replace the policies of a running bus
+    #[command(subcommand)]
+    Policy(policy::Command),
+}
+
+/// Why a command ended without doing what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Asked wrongly. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody answers. Exit code 3.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Everything else. Exit code 1.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => EXIT_USAGE,
+            Self::Unavailable(_) => EXIT_UNAVAILABLE,
+            Self::Failed(_) => EXIT_FAILED,
+        }
+    }
+}
+
+/// Parses the command line, runs the command, and says what went wrong if something did.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return print_usage(&usage),
+    };
+    match run(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            output::complain(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Policy(command) => policy::run(command),
+    }
+}
+
+/// Help and version go to standard output and are no failure; anything else is a wrong usage.
+fn print_usage(usage: &clap::Error) -> ExitCode {
+    let printed = usage.print();
+    match (usage.exit_code(), printed) {
+        (0, _) => ExitCode::from(EXIT_OK),
+        _ => ExitCode::from(EXIT_USAGE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

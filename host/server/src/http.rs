@@ -1,0 +1,62 @@
+//! The bus over HTTP: publish, health, metrics.
+//!
+//! | path | |
+//! | --- | --- |
+//! | `POST /v1/publish` | a message as JSON, or as `oona.v1.PublishRequest` in protobuf |
+//! | `GET /v1/status` | how the bus is, as JSON |
+//! | `GET /healthz` | 200 while the process runs, whatever else is wrong |
+//! | `GET /readyz` | 200 while the bus does its work, else 503 with the reasons |
+//! | `GET /metrics` | everything that is counted |
+//!
+//! A publish must name its content type, `application/json` or `application/x-protobuf`, so that a
+//! page in a browser cannot publish without being asked.
+
+mod publish;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+
+use crate::bus::{Bus, BusStatus};
+use crate::metrics;
+
+/// What is served over HTTP.
+#[must_use]
+pub fn router(bus: Bus) -> Router {
+    Router::new()
+        .route("/v1/publish", post(publish::publish))
+        .route("/v1/status", get(status))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(exposition))
+        .with_state(bus)
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn status(State(bus): State<Bus>) -> Json<BusStatus> {
+    Json(bus.status())
+}
+
+/// Whether the bus does its work.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<String>,
+}
+
+async fn readyz(State(bus): State<Bus>) -> Response {
+    let BusStatus { ready, reasons, .. } = bus.status();
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(Readiness { ready, reasons })).into_response()
+}
+
+async fn exposition(State(bus): State<Bus>) -> Response {
+    let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    (content_type, bus.metrics().render()).into_response()
+}
