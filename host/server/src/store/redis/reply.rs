@@ -1,0 +1,108 @@
+//! What Redis answers, taken apart.
+
+use bytes::Bytes;
+use oona_core::entry::{Entry, EntryId, Fields};
+use redis::Value;
+
+/// A reply that is not what the command promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an answer that is not {0}")]
+pub(super) struct Unexpected(pub(super) &'static str);
+
+pub(super) fn id(value: &Value) -> Result<EntryId, Unexpected> {
+    let unexpected = Unexpected("an entry id");
+    let text = match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unexpected)?,
+        Value::SimpleString(text) => text,
+        _ => return Err(unexpected),
+    };
+    text.parse().map_err(|_| unexpected)
+}
+
+pub(super) fn count(value: &Value) -> Result<u64, Unexpected> {
+    let Value::Int(number) = value else { return Err(Unexpected("a number")) };
+    u64::try_from(*number).map_err(|_| Unexpected("a number of things"))
+}
+
+pub(super) fn list(value: Value) -> Result<Vec<Value>, Unexpected> {
+    match value {
+        Value::Array(values) => Ok(values),
+        Value::Nil => Ok(Vec::new()),
+        _ => Err(Unexpected("a list")),
+    }
+}
+
+fn bytes(value: Value) -> Result<Bytes, Unexpected> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes.into()),
+        _ => Err(Unexpected("a string")),
+    }
+}
+
+/// An entry: id and fields. `None` for one that was deleted while it was pending.
+pub(super) fn entry(value: Value) -> Result<Option<Entry>, Unexpected> {
+    let mut parts = list(value)?.into_iter();
+    let (Some(place), Some(content)) = (parts.next(), parts.next()) else { return Ok(None) };
+    if content == Value::Nil {
+        return Ok(None);
+    }
+    Ok(Some(Entry { id: id(&place)?, fields: fields(content)? }))
+}
+
+fn fields(value: Value) -> Result<Fields, Unexpected> {
+    let mut values = list(value)?.into_iter();
+    let mut fields = Fields::new();
+    while let Some(name) = values.next() {
+        let content = values.next().ok_or(Unexpected("pairs of name and value"))?;
+        fields.push((bytes(name)?, bytes(content)?));
+    }
+    Ok(fields)
+}
+
+pub(super) fn entries(value: Value) -> Result<Vec<Entry>, Unexpected> {
+    let found: Result<Vec<_>, _> = list(value)?.into_iter().map(entry).collect();
+    Ok(found?.into_iter().flatten().collect())
+}
+
+/// Streams with their entries, as `XREADGROUP` answers.
+pub(super) fn streams(value: Value) -> Result<Vec<(Bytes, Vec<Entry>)>, Unexpected> {
+    let mut found = Vec::new();
+    for stream in list(value)? {
+        let mut parts = list(stream)?.into_iter();
+        let (Some(name), Some(content)) = (parts.next(), parts.next()) else {
+            return Err(Unexpected("a stream with its entries"));
+        };
+        found.push((bytes(name)?, entries(content)?));
+    }
+    Ok(found)
+}
+
+/// A group of `XINFO GROUPS`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct GroupInfo {
+    pub(super) name: String,
+    pub(super) pending: u64,
+    pub(super) last_delivered: String,
+    /// `None` if the server does not know it: before Redis 7, or after entries were deleted.
+    pub(super) lag: Option<u64>,
+}
+
+pub(super) fn group(value: Value) -> Result<GroupInfo, Unexpected> {
+    let mut values = list(value)?.into_iter();
+    let mut group = GroupInfo::default();
+    while let (Some(key), Some(value)) = (values.next(), values.next()) {
+        match bytes(key)?.as_ref() {
+            b"name" => group.name = text(value)?,
+            b"pending" => group.pending = count(&value)?,
+            b"last-delivered-id" => group.last_delivered = text(value)?,
+            b"lag" => group.lag = count(&value).ok(),
+            _ => {}
+        }
+    }
+    Ok(group)
+}
+
+pub(super) fn text(value: Value) -> Result<String, Unexpected> {
+    let text = String::from_utf8(bytes(value)?.to_vec());
+    text.map_err(|_| Unexpected("text"))
+}
