@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".oona.v1.PublishRequest.payload")
         .bytes(".oona.v1.Delivery.payload")
+        .bytes(".oona.v1.ActivatePolicyRequest.component")
         .btree_map(".oona.v1.PublishRequest.attributes")
         .btree_map(".oona.v1.Delivery.attributes")
         .emit_rerun_if_changed(false)

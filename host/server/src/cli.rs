@@ -4,8 +4,11 @@
 //! What a command is for goes to standard output; what it says about its work goes to standard
 //! error, so that output can be piped.
 
+mod client;
 pub mod output;
 mod policy;
+mod publish;
+mod subscribe;
 
 use std::process::ExitCode;
 
@@ -48,7 +51,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write, inspect and replace the policies of a running bus
+    Publish(publish::Publish),
+    Subscribe(subscribe::Subscribe),
+    /// Make, list and replace policies
     #[command(subcommand)]
     Policy(policy::Command),
 }
@@ -95,6 +100,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<u8, Failure> {
     match command {
+        Command::Publish(args) => publish::run(&args),
+        Command::Subscribe(args) => subscribe::run(&args),
         Command::Policy(command) => policy::run(command),
     }
 }

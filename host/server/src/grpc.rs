@@ -27,13 +27,6 @@ pub use admin::{Admin, AdminOptions};
 /// What a message may be larger than its payload and attributes: field numbers, lengths, names.
 const MESSAGE_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// How large a component may be. Policies in Python are 18 MB, in Rust 22 KB.
-pub const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// What a client of `Subscribe` must be ready to receive as one message: a batch of deliveries
-/// aims at 1 MiB and holds at least one, whatever its size.
-pub const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
-
 /// Limits of the edge.
 #[derive(Clone, Copy, Debug)]
 pub struct GrpcLimits {
@@ -58,7 +51,7 @@ pub fn routes(bus: &Bus, limits: GrpcLimits, admin: AdminOptions) -> Routes {
     };
     let service = BusServer::new(service).max_decoding_message_size(request_max);
     let admin = AdminServer::new(Admin::new(bus.clone(), admin));
-    Routes::new(service).add_service(admin.max_decoding_message_size(COMPONENT_BYTES_MAX))
+    Routes::new(service).add_service(admin.max_decoding_message_size(proto::COMPONENT_BYTES_MAX))
 }
 
 /// Publish and subscribe.
