@@ -1,0 +1,416 @@
+//! A component that has been found to be a policy.
+//!
+//! Everything that can be known without configuration is checked here, once: that it is a component
+//! at all, that it imports nothing but its host, which kind of policy it exports, that its functions
+//! have the right types, and what it says of itself.
+
+use std::sync::Arc;
+
+use oona_core::policy::{self, Fault, Kind};
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre, TypedFunc};
+use wasmtime::{AsContextMut, Store};
+
+use crate::engine::Engine;
+use crate::fault;
+use crate::guest::{Guest, Phase};
+use crate::hex;
+use crate::symbols::SymbolTable;
+use crate::wire::{Description, HOST, Sandboxed, TYPES, interface};
+
+/// How large a component may be, in bytes. Python's are 18 MB.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+
+/// The longest name or version that a policy may give itself, in bytes.
+pub const LABEL_BYTES_MAX: usize = 128;
+
+/// Layer and version, after the magic number, of a core module.
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+/// A loaded policy of one kind, without configuration. Cheap to clone.
+#[derive(Clone)]
+pub struct Artifact {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<Engine>,
+    pre: InstancePre<Guest>,
+    functions: Functions,
+    kind: Kind,
+    digest: String,
+    description: Description,
+}
+
+/// Where the functions of the component are.
+#[derive(Clone, Copy)]
+pub(crate) struct Functions {
+    describe: ComponentExportIndex,
+    configure: ComponentExportIndex,
+    decide: ComponentExportIndex,
+}
+
+/// `configure`
+pub(crate) type Configure = TypedFunc<(String,), (Result<(), String>,)>;
+
+/// `decide` of one kind.
+pub(crate) type DecideFunction<K> =
+    TypedFunc<<K as Sandboxed>::Params, (Vec<<K as Sandboxed>::Answered>,)>;
+
+impl std::fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Artifact({} {} {})",
+            self.kind(),
+            self.name(),
+            self.version()
+        )
+    }
+}
+
+impl Artifact {
+    /// Loads a policy of the kind that is expected.
+    ///
+    /// # Errors
+    ///
+    /// If `bytes` are no such policy; the error says what they are instead.
+    pub fn load(engine: &Arc<Engine>, kind: Kind, bytes: &[u8]) -> Result<Self, LoadError> {
+        let component = compile(engine, bytes)?;
+        let found = exported_kind(engine, &component)?;
+        if found != kind {
+            return Err(LoadError::WrongKind {
+                expected: kind,
+                found,
+            });
+        }
+        Self::check(engine, kind, &component, bytes)
+    }
+
+    /// Loads a policy of whichever kind it is.
+    ///
+    /// # Errors
+    ///
+    /// If `bytes` are no policy; the error says what they are instead.
+    pub fn load_any(engine: &Arc<Engine>, bytes: &[u8]) -> Result<Self, LoadError> {
+        let component = compile(engine, bytes)?;
+        let kind = exported_kind(engine, &component)?;
+        Self::check(engine, kind, &component, bytes)
+    }
+
+    /// Which kind of policy `bytes` are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Artifact::load_any`].
+    pub fn detect_kind(engine: &Arc<Engine>, bytes: &[u8]) -> Result<Kind, LoadError> {
+        exported_kind(engine, &compile(engine, bytes)?)
+    }
+
+    fn check(
+        engine: &Arc<Engine>,
+        kind: Kind,
+        component: &Component,
+        bytes: &[u8],
+    ) -> Result<Self, LoadError> {
+        check_imports(engine, component)?;
+        let pre = engine.linker().instantiate_pre(component);
+        let pre = pre.map_err(|error| LoadError::WrongImport(format!("{error:#}")))?;
+        let functions = Functions::find(component, kind)?;
+        let description = describe(engine, &pre, &functions, kind)?;
+        let digest = digest(bytes);
+        let engine = Arc::clone(engine);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine,
+                pre,
+                functions,
+                kind,
+                digest,
+                description,
+            }),
+        })
+    }
+
+    /// Which kind of policy it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.inner.kind
+    }
+
+    /// The name it gives itself.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.description.name
+    }
+
+    /// The version it gives itself.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.inner.description.version
+    }
+
+    /// The JSON Schema of its configuration, as text.
+    #[must_use]
+    pub fn config_schema(&self) -> &str {
+        &self.inner.description.config_schema
+    }
+
+    /// SHA-256 of the component, in hex.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.inner.digest
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.inner.engine
+    }
+
+    pub(crate) fn functions(&self) -> &Functions {
+        &self.inner.functions
+    }
+
+    /// A store with an instance in it that has not been configured.
+    pub(crate) fn instantiate(
+        &self,
+        symbols: SymbolTable,
+    ) -> Result<(Store<Guest>, Instance), Fault> {
+        instantiate(&self.inner.engine, &self.inner.pre, symbols)
+    }
+}
+
+impl Functions {
+    fn find(component: &Component, kind: Kind) -> Result<Self, LoadError> {
+        let find = |parent: Option<&ComponentExportIndex>, name: &'static str| {
+            let found = component.get_export_index(parent, name);
+            found.ok_or(LoadError::MissingExport { kind, name })
+        };
+        let parent = find(None, interface(kind))?;
+        Ok(Self {
+            describe: find(None, "describe")?,
+            configure: find(None, "configure")?,
+            decide: find(Some(&parent), "decide")?,
+        })
+    }
+
+    pub(crate) fn configure(
+        &self,
+        store: impl AsContextMut,
+        instance: &Instance,
+    ) -> wasmtime::Result<Configure> {
+        instance.get_typed_func(store, self.configure)
+    }
+
+    pub(crate) fn decide<K: Sandboxed>(
+        &self,
+        store: impl AsContextMut,
+        instance: &Instance,
+    ) -> wasmtime::Result<DecideFunction<K>> {
+        instance.get_typed_func(store, self.decide)
+    }
+
+    /// Compares the types of all functions with those of the world.
+    fn check(
+        &self,
+        store: &mut Store<Guest>,
+        instance: &Instance,
+        kind: Kind,
+    ) -> Result<(), LoadError> {
+        let wrong = |export: String| {
+            move |error: wasmtime::Error| LoadError::WrongType {
+                export,
+                reason: format!("{error:#}"),
+            }
+        };
+        self.configure(&mut *store, instance)
+            .map_err(wrong("configure".to_owned()))?;
+        let decide = match kind {
+            Kind::Routing => self.decide::<policy::Routing>(store, instance).map(drop),
+            Kind::Backpressure => self
+                .decide::<policy::Backpressure>(store, instance)
+                .map(drop),
+            Kind::Freshness => self.decide::<policy::Freshness>(store, instance).map(drop),
+            Kind::DeadLetter => self.decide::<policy::DeadLetter>(store, instance).map(drop),
+        };
+        decide.map_err(wrong(format!("{}#decide", interface(kind))))
+    }
+}
+
+/// SHA-256 in hex.
+fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, LoadError> {
+    if bytes.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    if bytes.len() > COMPONENT_BYTES_MAX {
+        return Err(LoadError::TooLarge { bytes: bytes.len() });
+    }
+    if bytes.starts_with(CORE_MODULE) {
+        return Err(LoadError::CoreModule);
+    }
+    let compiled = engine.compile(&digest(bytes), bytes);
+    compiled.map_err(|error| LoadError::Invalid(format!("{error:#}")))
+}
+
+/// The one kind whose interface the component exports.
+fn exported_kind(engine: &Engine, component: &Component) -> Result<Kind, LoadError> {
+    let component = component.component_type();
+    let exports: Vec<&str> = component
+        .exports(engine.wasmtime())
+        .map(|(name, _)| name)
+        .collect();
+    let mut kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| exports.contains(&interface(*kind)));
+    match (kinds.next(), kinds.next()) {
+        (Some(kind), None) => Ok(kind),
+        (Some(_), Some(_)) => Err(LoadError::SeveralKinds),
+        (None, _) => Err(LoadError::NoPolicy {
+            exports: listed(&exports),
+        }),
+    }
+}
+
+/// For a sentence: `a, b` or `nothing`.
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    let component = component.component_type();
+    let mut imports = component.imports(engine.wasmtime()).map(|(name, _)| name);
+    match imports.find(|name| ![HOST, TYPES].contains(name)) {
+        Some(import) => Err(LoadError::ForeignImport {
+            import: import.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Starts the component once, in its bounds, and asks what it is.
+fn describe(
+    engine: &Engine,
+    pre: &InstancePre<Guest>,
+    functions: &Functions,
+    kind: Kind,
+) -> Result<Description, LoadError> {
+    let (mut store, instance) =
+        instantiate(engine, pre, SymbolTable::default()).map_err(LoadError::Start)?;
+    functions.check(&mut store, &instance, kind)?;
+    let describe = instance.get_typed_func::<(), (Description,)>(&mut store, functions.describe);
+    let describe = describe.map_err(|error| LoadError::WrongType {
+        export: format!("{POLICY}#describe"),
+        reason: format!("{error:#}"),
+    })?;
+    let limit_ms = engine.config().start_ms_max;
+    store.set_hostcall_fuel(engine.config().description_bytes_max);
+    store.set_epoch_deadline(limit_ms);
+    store.data_mut().begin(Phase::Starting, None);
+    let described = describe.call(&mut store, ());
+    let (description,) = described
+        .map_err(|error| LoadError::Describe(fault::classify(&error, store.data(), limit_ms)))?;
+    for label in [&description.name, &description.version] {
+        if label.is_empty() || label.len() > LABEL_BYTES_MAX || label.contains(char::is_control) {
+            return Err(LoadError::Label(
+                label.escape_debug().take(LABEL_BYTES_MAX).collect(),
+            ));
+        }
+    }
+    Ok(description)
+}
+
+fn instantiate(
+    engine: &Engine,
+    pre: &InstancePre<Guest>,
+    symbols: SymbolTable,
+) -> Result<(Store<Guest>, Instance), Fault> {
+    let limit_ms = engine.config().start_ms_max;
+    let mut store = engine.store(symbols);
+    store.set_hostcall_fuel(engine.config().answer_bytes_max);
+    store.set_epoch_deadline(limit_ms);
+    match pre.instantiate(&mut store) {
+        Ok(instance) => Ok((store, instance)),
+        Err(error) => Err(fault::classify(&error, store.data(), limit_ms)),
+    }
+}
+
+/// Why something is no policy.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is nothing.
+    #[error("it is empty: no component")]
+    Empty,
+    /// It is larger than [`COMPONENT_BYTES_MAX`].
+    #[error("it has {bytes} bytes; a component may have {COMPONENT_BYTES_MAX}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// It is a core module.
+    #[error("it is a core module, not a component: make one with `oona policy componentize`")]
+    CoreModule,
+    /// It is something else, or damaged.
+    #[error("it is not a component: {0}")]
+    Invalid(String),
+    /// It imports what no policy may have.
+    #[error("it imports `{import}`; a policy may import `{HOST}` and nothing else")]
+    ForeignImport {
+        /// The name of the import.
+        import: String,
+    },
+    /// It imports something from the host that the host does not have.
+    #[error("its imports are not those of its world: {0}")]
+    WrongImport(String),
+    /// It exports no kind of policy.
+    #[error("it exports {exports}: none of the four kinds of policy")]
+    NoPolicy {
+        /// What it exports instead.
+        exports: String,
+    },
+    /// It exports more than one kind of policy.
+    #[error("it exports several kinds of policy: one component is one policy")]
+    SeveralKinds,
+    /// It is a policy of another kind.
+    #[error("it exports `{}`, expected `{}`", interface(*found), interface(*expected))]
+    WrongKind {
+        /// The kind that was asked for.
+        expected: Kind,
+        /// The kind that it is.
+        found: Kind,
+    },
+    /// It lacks a function of its world.
+    #[error("it does not export `{interface}#{name}`")]
+    MissingExport {
+        /// The interface.
+        interface: &'static str,
+        /// The function.
+        name: &'static str,
+    },
+    /// A function has not the type that its world gives it.
+    #[error("its `{export}` has another type than in its world: {reason}")]
+    WrongType {
+        /// The function.
+        export: String,
+        /// How they differ.
+        reason: String,
+    },
+    /// It failed before anything was asked of it.
+    #[error("it does not start")]
+    Start(#[source] Fault),
+    /// It failed when asked what it is.
+    #[error("it does not say what it is")]
+    Describe(#[source] Fault),
+    /// It gives itself a name or version that cannot be shown.
+    #[error(
+        "its name and its version must have 1 to {LABEL_BYTES_MAX} bytes and no control characters: \
+         \"{0}\""
+    )]
+    Label(String),
+}

@@ -1,0 +1,197 @@
+//! A policy with its configuration: what can be activated.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use oona_core::policy::{Fault, Kind};
+use oona_core::symbols::Symbol;
+use serde::Serialize;
+
+use crate::artifact::Artifact;
+use crate::instance::Instance;
+use crate::symbols::SymbolTable;
+use crate::wire::Sandboxed;
+
+/// The longest refusal of a configuration that is passed on, in characters.
+const REFUSAL_CHARS_MAX: usize = 1_024;
+
+/// How many digits of a digest tell two versions apart for people.
+const DIGEST_SHORT: usize = 12;
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A component in the sandbox.
+    Wasm,
+    /// The native build of the shipped policy.
+    Native,
+}
+
+/// What is said of a version in logs, lists and answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VersionInfo {
+    /// The kind of policy.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the component, in hex. Empty for a native build.
+    pub digest: String,
+    /// Whether it runs in the sandbox.
+    pub source: Source,
+}
+
+impl VersionInfo {
+    /// Enough of the digest to tell versions apart; `native` for a native build.
+    #[must_use]
+    pub fn digest_short(&self) -> &str {
+        match self.source {
+            Source::Wasm => self.digest.get(..DIGEST_SHORT).unwrap_or(&self.digest),
+            Source::Native => "native",
+        }
+    }
+}
+
+impl fmt::Display for VersionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} ({})",
+            self.name,
+            self.version,
+            self.digest_short()
+        )
+    }
+}
+
+/// The names that policies share with the bus.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The table of the process.
+    pub symbols: SymbolTable,
+    /// The streams that a decision may name.
+    pub streams: Arc<BTreeSet<Symbol>>,
+}
+
+/// A policy of kind `K` with its configuration.
+pub struct Version<K> {
+    artifact: Artifact,
+    config: Arc<str>,
+    info: Arc<VersionInfo>,
+    names: Names,
+    kind: std::marker::PhantomData<fn() -> K>,
+}
+
+impl<K> fmt::Debug for Version<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Version({})", self.info)
+    }
+}
+
+impl<K: Sandboxed> Version<K> {
+    /// Joins a policy and a configuration, a JSON object. The policy itself sees the configuration
+    /// when the first instance starts.
+    ///
+    /// # Errors
+    ///
+    /// If the policy is of another kind.
+    pub fn new(artifact: &Artifact, config: &str, names: Names) -> Result<Arc<Self>, StartError> {
+        let (expected, found) = (K::KIND, artifact.kind());
+        if expected != found {
+            return Err(StartError::WrongKind { expected, found });
+        }
+        let info = VersionInfo {
+            kind: K::KIND,
+            name: artifact.name().to_owned(),
+            version: artifact.version().to_owned(),
+            digest: artifact.digest().to_owned(),
+            source: Source::Wasm,
+        };
+        Ok(Arc::new(Self {
+            artifact: artifact.clone(),
+            config: config.into(),
+            info: Arc::new(info),
+            names,
+            kind: std::marker::PhantomData,
+        }))
+    }
+
+    /// Starts an instance, and configures it.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start, or refuses its configuration.
+    pub fn instance(self: &Arc<Self>) -> Result<Instance<K>, StartError> {
+        let mut instance = Instance::asleep(Arc::clone(self));
+        instance.wake()?;
+        Ok(instance)
+    }
+
+    /// What is said of it.
+    #[must_use]
+    pub fn info(&self) -> &Arc<VersionInfo> {
+        &self.info
+    }
+
+    /// Its configuration, as it was given.
+    #[must_use]
+    pub fn config(&self) -> &Arc<str> {
+        &self.config
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn artifact(&self) -> &Artifact {
+        &self.artifact
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+}
+
+/// Why a version does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy is of another kind.
+    #[error("it is a {found} policy, expected {expected}")]
+    WrongKind {
+        /// The kind of the slot.
+        expected: Kind,
+        /// The kind of the policy.
+        found: Kind,
+    },
+    /// It failed before it saw its configuration.
+    #[error("it does not start")]
+    Start(#[source] Fault),
+    /// It refuses its configuration, in its own words.
+    #[error("it refuses its configuration: {0}")]
+    Refused(String),
+    /// It failed while it read its configuration.
+    #[error("it failed over its configuration")]
+    Configure(#[source] Fault),
+    /// Its configuration has more names than the table of the process has room for.
+    #[error("it has names that are too long, or more than the table of names has room for")]
+    Names,
+    /// It failed on a plain question.
+    #[error("it failed its trial")]
+    Trial(#[source] Fault),
+}
+
+impl StartError {
+    /// What the policy itself said, cut to a length that can be shown.
+    pub(crate) fn refused(words: &str) -> Self {
+        Self::Refused(words.chars().take(REFUSAL_CHARS_MAX).collect())
+    }
+
+    /// The same as a fault of a call: a replacement had to be started, and could not be.
+    pub(crate) fn into_fault(self) -> Fault {
+        match self {
+            Self::Start(fault) | Self::Configure(fault) | Self::Trial(fault) => fault,
+            other => Fault::Trap(format!("no new instance: {other}")),
+        }
+    }
+}
