@@ -5,7 +5,8 @@
 //! when: after `open_ms` it lets `trials` calls through at once, and all of them succeed; one that
 //! fails opens it again for as long.
 //!
-//! Only faults of the store count. A message that a policy refuses is no fault.
+//! Only faults of the store count. A message that a policy refuses is no fault. A clock that is set
+//! back keeps it open no longer than `open_ms` by the new time.
 
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ impl Breaker {
     pub fn state(&self, now: Timestamp) -> BreakerState {
         match self.state {
             State::Closed { .. } => BreakerState::Closed,
-            State::Open { until } if now < until => BreakerState::Open,
+            State::Open { until } if self.left(now, until).is_some() => BreakerState::Open,
             State::Open { .. } | State::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
@@ -141,23 +142,17 @@ impl Breaker {
     ///
     /// If it is open, or half-open with all trials given out.
     pub fn try_acquire(&mut self, now: Timestamp) -> Result<Permit, Open> {
-        match &mut self.state {
-            State::Closed { .. } => {}
-            State::Open { until } if now < *until => {
-                return Err(Open {
-                    retry_after: until.since(now),
-                });
-            }
+        let left = match self.state {
+            State::Closed { .. } => None,
+            State::Open { until } | State::HalfOpen { until, .. } => self.left(now, until),
+        };
+        match (&mut self.state, left) {
+            (State::Closed { .. }, _) => {}
+            (State::Open { .. }, Some(retry_after)) => return Err(Open { retry_after }),
+            (State::HalfOpen { given, .. }, _) if *given < self.config.trials => *given += 1,
             // A trial whose end nobody reports must not keep the breaker half-open for ever.
-            State::HalfOpen { given, until, .. }
-                if *given >= self.config.trials && now < *until =>
-            {
-                return Err(Open {
-                    retry_after: until.since(now),
-                });
-            }
-            State::HalfOpen { given, .. } if *given < self.config.trials => *given += 1,
-            State::Open { .. } | State::HalfOpen { .. } => {
+            (State::HalfOpen { .. }, Some(retry_after)) => return Err(Open { retry_after }),
+            (State::Open { .. } | State::HalfOpen { .. }, None) => {
                 let until = now + self.open();
                 self.enter(State::HalfOpen {
                     given: 1,
@@ -217,6 +212,13 @@ impl Breaker {
         self.period += 1;
     }
 
+    /// How long it is until `until`: `None` if that is over, or further away than it can be unless
+    /// the clock was set back.
+    fn left(&self, now: Timestamp, until: Timestamp) -> Option<Duration> {
+        let left = until.since(now);
+        (!left.is_zero() && left <= self.open()).then_some(left)
+    }
+
     fn open(&self) -> Duration {
         Duration::from_millis(self.config.open_ms)
     }
@@ -267,6 +269,15 @@ mod tests {
         assert!(breaker.try_acquire(at(29_999)).is_err());
         assert_eq!(breaker.state(at(30_000)), BreakerState::HalfOpen);
         assert!(breaker.try_acquire(at(30_000)).is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_it_open() {
+        let mut breaker = breaker();
+        (0..3).for_each(|_| call(&mut breaker, 9_000_000, false));
+        assert_eq!(breaker.state(at(9_000_000)), BreakerState::Open);
+        assert_eq!(breaker.state(at(1_000_000)), BreakerState::HalfOpen);
+        assert!(breaker.try_acquire(at(1_000_000)).is_ok());
     }
 
     #[test]

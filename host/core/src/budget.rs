@@ -56,13 +56,19 @@ impl FailureBudget {
         {
             self.failed_at.pop_front();
         }
+        let forgiven = self.config.failures as usize;
+        if self.failed_at.len() > forgiven {
+            self.failed_at.pop_front();
+        }
         self.failed_at.push_back(now);
-        self.failed_at.len() > self.config.failures as usize
+        self.failed_at.len() > forgiven
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -84,6 +90,27 @@ mod tests {
         check(&[0, 50, 99], &[false, false, true]);
         check(&[0, 50, 100], &[false, false, false]);
         check(&[0, 100, 200, 300], &[false; 4]);
+    }
+
+    proptest! {
+        /// The same as counting all failures of the window, in bounded memory.
+        #[test]
+        fn it_counts_the_window(
+            failures in 0u32..6,
+            waits in prop::collection::vec(0u64..60, 1..200),
+        ) {
+            let mut budget = FailureBudget::new(BudgetConfig { failures, window_ms: 100 });
+            let mut times = Vec::new();
+            let mut now = 0;
+            for wait in waits {
+                now += wait;
+                times.push(now);
+                let recent = times.iter().filter(|at| *at + 100 > now).count();
+                let over = budget.failed(Timestamp::from_millis(now));
+                prop_assert_eq!(over, recent > failures as usize);
+                prop_assert!(budget.failed_at.len() <= failures as usize + 1);
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Why: a bus that takes everything until it is full then refuses everything, the important with the
 //! rest. Trips when: a stream is at `high_water` or over, a breaker is open, or an error budget is
 //! spent. Recovers when: all of that has been over, and every stream under `low_water`, without a
-//! break for `recovery_ms`. Between the two waters nothing changes, so it never flaps.
+//! break for `recovery_ms`. Between the two waters nothing changes, so it never flaps. A clock that is
+//! set back begins the recovery anew.
 
 use std::time::Duration;
 
@@ -134,6 +135,10 @@ impl Conservative {
                 self.state = State::Conservative;
                 None
             }
+            (State::Recovering { since }, _) if now < since => {
+                self.state = State::Recovering { since: now };
+                None
+            }
             (State::Recovering { since }, _) if now >= since + self.recovery() => {
                 self.state = State::Normal;
                 Some(Transition {
@@ -211,6 +216,17 @@ mod tests {
             (50_001, 0, false, false, None),
             (110_000, 0, false, false, None),
             (110_001, 0, false, false, BACK),
+        ]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_the_recovery_anew() {
+        check(&[
+            (9_000_000, 0, true, false, Some((INTO, Reason::BreakerOpen))),
+            (9_000_001, 0, false, false, None),
+            (1_000_000, 0, false, false, None),
+            (1_059_999, 0, false, false, None),
+            (1_060_000, 0, false, false, BACK),
         ]);
     }
 

@@ -92,12 +92,15 @@ pub enum DeadLetterError {
 }
 
 impl DeadLetter {
-    /// The dead letter of a message.
+    /// The dead letter of a message. Attributes by which the message claims to be one already are
+    /// left out: they would pass for ours.
     #[must_use]
     pub fn for_message(message: &Message, circumstances: Circumstances) -> Self {
+        let mut message = message.clone();
+        message.attributes.retain(|key, _| !key.starts_with(PREFIX));
         Self {
             circumstances,
-            subject: Subject::Message(Box::new(message.clone())),
+            subject: Subject::Message(Box::new(message)),
         }
     }
 
@@ -180,7 +183,7 @@ impl DeadLetter {
             Subject::Raw(fields) => Restored::Raw(fields),
             Subject::Message(mut message) => {
                 message.attempt = 0;
-                message.redrives += 1;
+                message.redrives = message.redrives.saturating_add(1);
                 message.retry_group = Some(self.circumstances.group);
                 Restored::Message(message)
             }
@@ -290,6 +293,27 @@ mod tests {
         };
         assert_eq!(*restored, expected);
         assert_ne!(restored.nonce(), message.nonce());
+    }
+
+    #[test]
+    fn a_message_that_poses_as_a_dead_letter_does_not_pass_for_one() {
+        let honest = Message {
+            id: "event".into(),
+            redrives: u32::MAX,
+            ..Message::default()
+        };
+        let mut posing = honest.clone();
+        for key in [RAW, "oona.dead_letter.stream", "oona.dead_letter.unknown"] {
+            posing.attributes.insert(key.to_owned(), "1".to_owned());
+        }
+        let letter = DeadLetter::for_message(&posing, circumstances());
+        let read = DeadLetter::decode(&filed(&letter)).unwrap();
+        assert_eq!(read.message(), Some(&honest));
+        assert_eq!(read.circumstances, circumstances());
+        let Restored::Message(restored) = read.restored() else {
+            panic!("a message")
+        };
+        assert_eq!(restored.redrives, u32::MAX, "as far as it can be counted");
     }
 
     #[test]

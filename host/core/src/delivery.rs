@@ -145,6 +145,8 @@ impl<T> Deliveries<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(ms: u64) -> Timestamp {
@@ -207,6 +209,59 @@ mod tests {
             deliveries.extend(at(90), 7, Duration::ZERO),
             Err(NotInFlight(7))
         );
+    }
+
+    proptest! {
+        /// Every delivery ends exactly once, never before its deadline unless it was answered, and
+        /// never are more in flight than may be.
+        #[test]
+        fn each_delivery_ends_once(
+            steps in prop::collection::vec((0u64..60, 0u8..6, 0u64..40), 1..300)
+        ) {
+            let config = DeliveryConfig { in_flight_max: 5, ack_deadline_ms: 100 };
+            let mut deliveries = Deliveries::new(config);
+            let mut due: BTreeMap<u64, u64> = BTreeMap::new();
+            let (mut now, mut next) = (0, 0);
+            for (wait, step, number) in steps {
+                now += wait;
+                match step {
+                    0 => deliveries.credit(2),
+                    1 | 2 if deliveries.available() > 0 => {
+                        deliveries.start(at(now), next, next);
+                        due.insert(next, now + 100);
+                        next += 1;
+                    }
+                    3 => {
+                        let expected = due.remove(&number).map(|_| number);
+                        prop_assert_eq!(deliveries.settle(number).ok(), expected);
+                    }
+                    4 => {
+                        let by = Duration::from_millis(150);
+                        let known = deliveries.extend(at(now), number, by).is_ok();
+                        prop_assert_eq!(known, due.contains_key(&number));
+                        due.entry(number).and_modify(|due| *due = (*due).max(now + 150));
+                    }
+                    _ => {
+                        let mut expired = deliveries.expired(at(now));
+                        expired.sort_unstable();
+                        let expected: Vec<u64> = due
+                            .iter()
+                            .filter(|(_, due)| **due <= now)
+                            .map(|(number, _)| *number)
+                            .collect();
+                        due.retain(|_, due| *due > now);
+                        prop_assert_eq!(expired, expected);
+                    }
+                }
+                prop_assert!(deliveries.len() <= 5);
+                prop_assert_eq!(deliveries.len(), due.len());
+                prop_assert_eq!(
+                    deliveries.next_deadline(),
+                    due.values().min().map(|ms| at(*ms))
+                );
+            }
+            prop_assert_eq!(deliveries.drain(), Vec::from_iter(due.into_keys()));
+        }
     }
 
     #[test]

@@ -8,18 +8,16 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use prost::Message as _;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use serde::{Deserialize, Serialize};
 
-use crate::entry::EntryId;
-use crate::leyline::BusEnvelope;
 use crate::policy::{Priority, Subject};
 use crate::symbols::Symbol;
 use crate::time::Timestamp;
 
 mod fallback;
 pub mod message_type;
+mod read;
+mod write;
 
 /// How often handling has failed; decimal. Shared with peers.
 pub const ATTEMPT: &str = "attempt";
@@ -95,94 +93,6 @@ pub enum DecodeError {
 }
 
 impl Message {
-    /// Appends the envelope of this message to `out`.
-    ///
-    /// Equal messages give equal bytes: attributes are written in the order of their keys.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let numbers = Numbers::of(self);
-        let mut own = [("", ""); OWN_MAX];
-        let own_count = self.own_attributes(&numbers, &mut own);
-        if self.message_type != 0 {
-            encode_key(1, WireType::Varint, out);
-            encode_varint(self.message_type.into(), out);
-        }
-        if !self.payload.is_empty() {
-            encode_key(2, WireType::LengthDelimited, out);
-            encode_varint(self.payload.len() as u64, out);
-            out.extend_from_slice(&self.payload);
-        }
-        let others = self
-            .attributes
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
-        merge(own[..own_count].iter().copied(), others, |key, value| {
-            encode_attribute(key, value, out);
-        });
-    }
-
-    /// The attributes that hold our own fields, sorted by key. What has its usual value is left out.
-    fn own_attributes<'a>(
-        &'a self,
-        numbers: &'a Numbers,
-        own: &mut [(&'a str, &'a str); OWN_MAX],
-    ) -> usize {
-        let usual = usual_priority(self.message_type);
-        let priority = if self.priority == usual {
-            ""
-        } else {
-            self.priority.name()
-        };
-        let all = [
-            (ATTEMPT, numbers.attempt.as_str()),
-            (CREATED_MS, numbers.created.as_str()),
-            (EXPIRES_MS, numbers.expires.as_str()),
-            (ID, self.id.as_str()),
-            (KEY, self.key.as_str()),
-            (PRIORITY, priority),
-            (REDRIVES, numbers.redrives.as_str()),
-            (RELEASES, numbers.releases.as_str()),
-            (RETRY_GROUP, self.retry_group.as_deref().unwrap_or("")),
-            (SOURCE, self.source.as_str()),
-        ];
-        let present = all.into_iter().filter(|(_, value)| !value.is_empty());
-        own.iter_mut()
-            .zip(present)
-            .map(|(slot, attribute)| *slot = attribute)
-            .count()
-    }
-
-    /// Reads the envelope of `entry`. What an older peer leaves out is filled in: from its payload
-    /// where the payload says it, else the id is the entry's own and the priority that of its type.
-    ///
-    /// # Errors
-    ///
-    /// If the bytes are no envelope, or an attribute of the bus has an impossible value.
-    pub fn decode(bytes: &Bytes, entry: EntryId) -> Result<Self, DecodeError> {
-        let envelope = BusEnvelope::decode(bytes.clone()).map_err(DecodeError::Envelope)?;
-        let message_type = envelope.message_type.cast_unsigned();
-        let mut attributes = envelope.attributes;
-        let mut take = |key| attributes.remove(key);
-        let mut message = Self {
-            message_type,
-            id: take(ID).unwrap_or_default(),
-            source: take(SOURCE).unwrap_or_default(),
-            key: take(KEY).unwrap_or_default(),
-            retry_group: take(RETRY_GROUP),
-            priority: read(PRIORITY, take(PRIORITY), "a priority", Priority::from_name)?
-                .unwrap_or_else(|| usual_priority(message_type)),
-            attempt: number(ATTEMPT, take(ATTEMPT))?.unwrap_or(0),
-            redrives: number(REDRIVES, take(REDRIVES))?.unwrap_or(0),
-            releases: number(RELEASES, take(RELEASES))?.unwrap_or(0),
-            created_at: number(CREATED_MS, take(CREATED_MS))?.map(Timestamp::from_millis),
-            expires_at: number(EXPIRES_MS, take(EXPIRES_MS))?.map(Timestamp::from_millis),
-            payload: envelope.payload,
-            attributes: BTreeMap::new(),
-        };
-        message.attributes = attributes;
-        fallback::fill(&mut message, entry);
-        Ok(message)
-    }
-
     /// 64-bit hash of the event id: FNV-1a with a final mix. The same on every host, since replicas
     /// share what they remember. It is no secret and resists nobody: who can sign messages could
     /// make two ids meet, and would only harm their own.
@@ -224,141 +134,12 @@ impl AsRef<Self> for Message {
     }
 }
 
-/// How many attributes of our own a message has at most.
-const OWN_MAX: usize = 10;
-
-/// Our own numbers, as text. Zero is empty: it is not written.
-struct Numbers {
-    attempt: Decimal,
-    redrives: Decimal,
-    releases: Decimal,
-    created: Decimal,
-    expires: Decimal,
-}
-
-impl Numbers {
-    fn of(message: &Message) -> Self {
-        let time = |at: Option<Timestamp>| {
-            at.map_or_else(Decimal::default, |at| Decimal::new(at.as_millis()))
-        };
-        let count = |count: u32| {
-            if count == 0 {
-                Decimal::default()
-            } else {
-                Decimal::new(count.into())
-            }
-        };
-        Self {
-            attempt: count(message.attempt),
-            redrives: count(message.redrives),
-            releases: count(message.releases),
-            created: time(message.created_at),
-            expires: time(message.expires_at),
-        }
-    }
-}
-
-/// A number in decimal digits, without the heap: up to 20 digits.
-#[derive(Default)]
-struct Decimal {
-    digits: [u8; 20],
-    count: usize,
-}
-
-impl Decimal {
-    fn new(mut number: u64) -> Self {
-        let mut decimal = Self::default();
-        loop {
-            decimal.count += 1;
-            decimal.digits[20 - decimal.count] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-            number /= 10;
-            if number == 0 {
-                return decimal;
-            }
-        }
-    }
-
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.digits[20 - self.count..]).unwrap_or("")
-    }
-}
-
-/// Walks two lists that are sorted by key as one.
-fn merge<'a>(
-    left: impl Iterator<Item = (&'a str, &'a str)>,
-    right: impl Iterator<Item = (&'a str, &'a str)>,
-    mut visit: impl FnMut(&'a str, &'a str),
-) {
-    let (mut left, mut right) = (left.peekable(), right.peekable());
-    loop {
-        let from_left = match (left.peek(), right.peek()) {
-            (Some(one), Some(other)) => one.0 <= other.0,
-            (Some(_), None) => true,
-            (None, Some(_)) => false,
-            (None, None) => return,
-        };
-        let next = if from_left { left.next() } else { right.next() };
-        if let Some((key, value)) = next {
-            visit(key, value);
-        }
-    }
-}
-
-/// One entry of `map<string, string> attributes = 3`.
-fn encode_attribute(key: &str, value: &str, out: &mut Vec<u8>) {
-    let field = |text: &str| {
-        if text.is_empty() {
-            0
-        } else {
-            1 + encoded_len_varint(text.len() as u64) + text.len()
-        }
-    };
-    encode_key(3, WireType::LengthDelimited, out);
-    encode_varint((field(key) + field(value)) as u64, out);
-    for (tag, text) in [(1, key), (2, value)] {
-        if !text.is_empty() {
-            encode_key(tag, WireType::LengthDelimited, out);
-            encode_varint(text.len() as u64, out);
-            out.extend_from_slice(text.as_bytes());
-        }
-    }
-}
-
 /// The priority of a message that does not say.
 fn usual_priority(message_type: u32) -> Priority {
     if message_type == message_type::EMERGENCY_SIGNAL {
         Priority::Emergency
     } else {
         Priority::Normal
-    }
-}
-
-fn number<T: std::str::FromStr>(
-    key: &'static str,
-    value: Option<String>,
-) -> Result<Option<T>, DecodeError> {
-    read(key, value, "a decimal number in range", |text| {
-        text.parse().ok()
-    })
-}
-
-fn read<T>(
-    key: &'static str,
-    value: Option<String>,
-    expected: &'static str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, DecodeError> {
-    let Some(value) = value else { return Ok(None) };
-    match parse(&value) {
-        Some(parsed) => Ok(Some(parsed)),
-        None => {
-            let value = value.chars().take(40).collect();
-            Err(DecodeError::Attribute {
-                key,
-                value,
-                expected,
-            })
-        }
     }
 }
 

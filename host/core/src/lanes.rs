@@ -97,6 +97,8 @@ fn push<T>(free: usize, queue: &mut VecDeque<T>, item: T) -> Result<(), LaneFull
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -116,6 +118,39 @@ mod tests {
         (0..3).for_each(|_| lanes.push_normal('n').unwrap());
         let order: String = std::iter::from_fn(|| lanes.pop()).take(27).collect();
         assert_eq!(order, "eeeeeeeen".repeat(3));
+    }
+
+    proptest! {
+        /// Whatever comes in, each queue keeps its order, and what waits is overtaken by a bounded
+        /// number of emergencies.
+        #[test]
+        fn order_holds_and_nobody_starves(steps in prop::collection::vec(0u8..5, 1..400)) {
+            let mut lanes = Lanes::new(1_000, 1_000);
+            let mut waiting = [VecDeque::new(), VecDeque::new()];
+            let mut overtaken = 0;
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    0 | 1 => {
+                        prop_assert!(lanes.push_emergency((0, number)).is_ok());
+                        waiting[0].push_back(number);
+                    }
+                    2 => {
+                        prop_assert!(lanes.push_normal((1, number)).is_ok());
+                        waiting[1].push_back(number);
+                    }
+                    _ => {
+                        let Some((lane, number)) = lanes.pop() else {
+                            prop_assert!(waiting.iter().all(VecDeque::is_empty));
+                            continue;
+                        };
+                        prop_assert_eq!(waiting[lane].pop_front(), Some(number));
+                        let others = !waiting[1].is_empty();
+                        overtaken = if lane == 0 && others { overtaken + 1 } else { 0 };
+                        prop_assert!(overtaken <= EMERGENCY_STREAK_MAX);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

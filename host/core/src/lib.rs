@@ -24,4 +24,8 @@ pub mod slo;
 pub mod symbols;
 pub mod time;
 
+pub use entry::{Entry, EntryId, Record};
+pub use envelope::Message;
+pub use outcome::Outcome;
+pub use symbols::{Symbol, Symbols};
 pub use time::Timestamp;

@@ -10,10 +10,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// Length of a signature on the wire: 32 bytes in standard base64 with padding.
 pub const SIGNATURE_LENGTH: usize = 44;
+
+/// Without its feature `zeroize`, `sha2` would compile all the same and wipe nothing.
+const _: () = {
+    const fn is_wiped<T: ZeroizeOnDrop>() {}
+    is_wiped::<Sha256>();
+};
 
 /// A shared secret: the raw UTF-8 bytes are the key. Wiped when dropped, never printed.
 #[derive(Clone)]
@@ -60,8 +66,8 @@ pub enum VerifyError {
     Mismatch,
 }
 
-/// The keys of a host. What is kept of a key is the state of the hash after it, which the `hmac`
-/// crate wipes when dropped.
+/// The keys of a host. What is kept of a key is the state of the hash after it, which is wiped when
+/// dropped.
 #[derive(Clone)]
 pub struct Keyring {
     signing: Hmac<Sha256>,
@@ -96,7 +102,8 @@ impl Keyring {
     }
 
     /// Whether `signature` is one of `payload` by any of the keys. Each comparison takes the same
-    /// time wherever two signatures differ.
+    /// time wherever two signatures differ. Keys are tried in their order until one fits, so the
+    /// time tells how many were tried: which key it was is no secret, what it is stays one.
     ///
     /// # Errors
     ///

@@ -85,6 +85,12 @@ fn messages_keep_type_payload_and_attributes() {
             vector.name
         );
         assert_eq!(message.payload, vector.payload, "{}", vector.name);
+        // Nothing but what decoding filled in is added.
+        let mut bare = message.clone();
+        (bare.id, bare.source, bare.created_at) = <_>::default();
+        let mut bytes = Vec::new();
+        bare.encode(&mut bytes);
+        assert_eq!(bytes, vector.envelope, "{}", vector.name);
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         let again = BusEnvelope::decode(Bytes::from(bytes)).unwrap();

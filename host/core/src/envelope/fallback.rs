@@ -40,15 +40,13 @@ pub(super) fn fill(message: &mut Message, entry: EntryId) {
     }
 }
 
-/// Ids are told apart by their kind: a request and its answer share the request's id.
+/// What the payload says. A request and its answer share the request's id, so the ids of both carry
+/// their type: `<request id>:<name of the type>`.
 fn said(message: &Message) -> Said {
     let bytes = message.payload.clone();
-    let request = |kind: &str, id: String| {
-        if id.is_empty() {
-            id
-        } else {
-            format!("{kind}/{id}")
-        }
+    let request = |id: String| match message_type::name(message.message_type) {
+        Some(name) if !id.is_empty() => format!("{id}:{name}"),
+        _ => id,
     };
     let said = match message.message_type {
         message_type::TELEMETRY => leyline::TelemetryPacket::decode(bytes).map(|packet| Said {
@@ -62,20 +60,20 @@ fn said(message: &Message) -> Said {
         }),
         message_type::KERNEL_PREFETCH_REQUEST => {
             leyline::KernelPrefetchRequest::decode(bytes).map(|asked| Said {
-                id: request("request", asked.request_id),
+                id: request(asked.request_id),
                 at: asked.issued_at,
                 ..Said::default()
             })
         }
         message_type::KERNEL_PREFETCH_READY => {
             leyline::KernelArtifactReady::decode(bytes).map(|ready| Said {
-                id: request("ready", ready.request_id),
+                id: request(ready.request_id),
                 ..Said::default()
             })
         }
         message_type::KERNEL_PREFETCH_ERROR => {
             leyline::KernelArtifactError::decode(bytes).map(|error| Said {
-                id: request("error", error.request_id),
+                id: request(error.request_id),
                 ..Said::default()
             })
         }
