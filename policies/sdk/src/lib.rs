@@ -53,6 +53,7 @@
 
 pub mod backpressure;
 pub mod bindings;
+pub mod config;
 pub mod dead_letter;
 pub mod freshness;
 #[doc(hidden)]

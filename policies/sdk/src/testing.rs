@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::backpressure::{BusState, CandidateRecord, Mode, Slo};
-use crate::{Message, MessageRecord, Names, Priority, Symbol, Text};
+use crate::{Message, MessageRecord, Names, Policy, Priority, Symbol, Text};
 
 /// A table of names.
 #[derive(Clone, Debug, Default)]
@@ -183,4 +183,36 @@ pub fn candidate(message: &TestMessage, stream: Symbol) -> CandidateRecord {
         tokens_max: 120,
         token_wait: 0,
     }
+}
+
+/// Holds the schema of a policy's configuration and its type together: every property is described
+/// and has a default, the defaults are those of the type, `{}` means them, and a key that the schema
+/// does not know is refused.
+///
+/// # Panics
+///
+/// If any of that is not so.
+pub fn check_schema<P: Policy>()
+where
+    P::Config: serde::Serialize + Default,
+{
+    let schema: serde_json::Value =
+        serde_json::from_str(P::CONFIG_SCHEMA).expect("the schema is JSON");
+    assert_eq!(schema["additionalProperties"], false, "unknown keys are refused");
+    let properties = schema["properties"].as_object().expect("the schema has properties");
+    let mut defaults = serde_json::Map::new();
+    for (name, property) in properties {
+        assert!(property["description"].is_string(), "`{name}` is described");
+        let default = property.get("default").unwrap_or_else(|| panic!("`{name}` has a default"));
+        defaults.insert(name.clone(), default.clone());
+    }
+    let defaults = serde_json::Value::Object(defaults);
+    let of_type = serde_json::to_value(P::Config::default()).expect("a configuration is JSON");
+    assert_eq!(of_type, defaults, "the defaults of the type are those of the schema");
+    let read = |value| serde_json::from_value::<P::Config>(value);
+    let empty = read(serde_json::json!({})).expect("`{}` is a configuration");
+    let empty = serde_json::to_value(empty).expect("a configuration is JSON");
+    assert_eq!(empty, of_type, "`{{}}` means the defaults");
+    assert!(read(defaults).is_ok(), "the defaults are a configuration");
+    assert!(read(serde_json::json!({"no_such_key": 1})).is_err(), "unknown keys are refused");
 }
