@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What the tests have in common.
+
+pub mod binary;
+pub mod http;

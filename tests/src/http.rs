@@ -1,0 +1,96 @@
+//! As much of HTTP/1.1 as it takes to ask one thing: no client of ours could hide a fault of the
+//! server's.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::binary::PATIENCE;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers, as they came.
+    pub headers: String,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    ///
+    /// If it is none.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+
+    /// A header, by its name in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.headers.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// Gets a path.
+///
+/// # Panics
+///
+/// If nothing answers.
+#[must_use]
+pub fn get(address: SocketAddr, path: &str) -> Answer {
+    ask(address, &format!("GET {path} HTTP/1.1\r\n"), &[])
+}
+
+/// Posts a body to a path.
+///
+/// # Panics
+///
+/// If nothing answers.
+#[must_use]
+pub fn post(address: SocketAddr, path: &str, content_type: &str, body: &[u8]) -> Answer {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n"
+    );
+    ask(address, &head, body)
+}
+
+fn ask(address: SocketAddr, head: &str, body: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("the port is open");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    let head = format!("{head}host: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("the head can be sent");
+    // A server that refuses a body by its head may close before it has all of it.
+    drop(stream.write_all(body));
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    assert!(read.is_ok() || !answer.is_empty(), "no answer: {read:?}");
+    parse(&answer)
+}
+
+fn parse(answer: &[u8]) -> Answer {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+    let end = end.expect("an answer has a head");
+    let headers = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Answer {
+        status: status.expect("an answer has a status"),
+        headers,
+        body: answer[end + 4..].to_vec(),
+    }
+}
