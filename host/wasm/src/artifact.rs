@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use oona_core::policy::{self, Fault, Kind};
 use sha2::{Digest, Sha256};
+use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, Instance, InstancePre, TypedFunc};
 use wasmtime::{AsContextMut, Store};
 
@@ -283,11 +284,15 @@ fn listed(names: &[&str]) -> String {
     }
 }
 
+/// A world's types are imports too, but they bring nothing in.
 fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
     let component = component.component_type();
-    let mut imports = component.imports(engine.wasmtime()).map(|(name, _)| name);
-    match imports.find(|name| ![HOST, TYPES].contains(name)) {
-        Some(import) => Err(LoadError::ForeignImport {
+    let mut imports = component.imports(engine.wasmtime());
+    let foreign = imports.find(|(name, import)| {
+        !matches!(import.ty, ComponentItem::Type(_)) && ![HOST, TYPES].contains(name)
+    });
+    match foreign {
+        Some((import, _)) => Err(LoadError::ForeignImport {
             import: import.to_owned(),
         }),
         None => Ok(()),
@@ -306,7 +311,7 @@ fn describe(
     functions.check(&mut store, &instance, kind)?;
     let describe = instance.get_typed_func::<(), (Description,)>(&mut store, functions.describe);
     let describe = describe.map_err(|error| LoadError::WrongType {
-        export: format!("{POLICY}#describe"),
+        export: "describe".to_owned(),
         reason: format!("{error:#}"),
     })?;
     let limit_ms = engine.config().start_ms_max;
@@ -386,10 +391,10 @@ pub enum LoadError {
         found: Kind,
     },
     /// It lacks a function of its world.
-    #[error("it does not export `{interface}#{name}`")]
+    #[error("it does not export `{name}`, as a {kind} policy must")]
     MissingExport {
-        /// The interface.
-        interface: &'static str,
+        /// The kind that its interface says it is.
+        kind: Kind,
         /// The function.
         name: &'static str,
     },
@@ -413,4 +418,152 @@ pub enum LoadError {
          \"{0}\""
     )]
     Label(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, Guest};
+
+    #[track_caller]
+    fn refused(bytes: &[u8]) -> String {
+        let error = Artifact::load(&testing::engine(), Kind::Routing, bytes).unwrap_err();
+        crate::sentence(&error)
+    }
+
+    #[track_caller]
+    fn check(bytes: &[u8], expected: &str) {
+        let refused = refused(bytes);
+        assert!(refused.contains(expected), "{refused}");
+    }
+
+    fn component(text: &str) -> Vec<u8> {
+        wat::parse_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_policy_is_loaded_with_what_it_says_of_itself() {
+        let engine = testing::engine();
+        let bytes = Guest::default().component();
+        let artifact = Artifact::load(&engine, Kind::Routing, &bytes).unwrap();
+        assert_eq!((artifact.name(), artifact.version()), ("by-hand", "1.0.0"));
+        assert_eq!(artifact.config_schema(), "{}");
+        assert_eq!(artifact.digest().len(), 64);
+        assert_eq!(
+            Artifact::detect_kind(&engine, &bytes).unwrap(),
+            Kind::Routing
+        );
+        assert_eq!(
+            Artifact::load_any(&engine, &bytes).unwrap().digest(),
+            artifact.digest()
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_component_is_refused() {
+        check(b"", "it is empty");
+        check(b"MZ and so on", "it is not a component");
+        check(b"(component)", "it is not a component");
+        check(
+            &vec![0; COMPONENT_BYTES_MAX + 1],
+            "a component may have 67108864",
+        );
+        check(&Guest::default().module(), "it is a core module");
+        let whole = Guest::default().component();
+        check(&whole[..whole.len() / 2], "it is not a component");
+    }
+
+    #[test]
+    fn what_is_of_another_world_is_refused() {
+        check(
+            &component("(component)"),
+            "it exports nothing: none of the four kinds",
+        );
+        let exports =
+            r#"(component (instance $i) (export "wasi:http/handler@0.2.0" (instance $i)))"#;
+        check(
+            &component(exports),
+            "it exports wasi:http/handler@0.2.0: none of the four kinds",
+        );
+        let import = r#"(component
+            (import "wasi:clocks/monotonic-clock@0.2.0" (instance (export "now" (func (result u64)))))
+            (instance $i) (export "oona:policy/routing@0.1.0" (instance $i)))"#;
+        check(
+            &component(import),
+            "it imports `wasi:clocks/monotonic-clock@0.2.0`; a policy may",
+        );
+        let other = r#"(component (instance $i)
+            (export "oona:policy/backpressure@0.1.0" (instance $i)))"#;
+        check(
+            &component(other),
+            "it exports `oona:policy/backpressure@0.1.0`, expected `oona:policy/routing@0.1.0`",
+        );
+        let several = r#"(component (instance $i)
+            (export "oona:policy/backpressure@0.1.0" (instance $i))
+            (export "oona:policy/routing@0.1.0" (instance $i)))"#;
+        check(&component(several), "it exports several kinds of policy");
+    }
+
+    #[test]
+    fn what_lacks_something_of_its_world_is_refused() {
+        let nothing =
+            r#"(component (instance $i) (export "oona:policy/routing@0.1.0" (instance $i)))"#;
+        check(
+            &component(nothing),
+            "it does not export `describe`, as a routing policy must",
+        );
+        let odd_import = r#"(component
+            (import "oona:policy/host@0.1.0" (instance (export "now" (func (result u64)))))
+            (instance $i) (export "oona:policy/routing@0.1.0" (instance $i)))"#;
+        check(
+            &component(odd_import),
+            "its imports are not those of its world",
+        );
+        let odd_type = r#"(component
+            (core module $m (func (export "f")))
+            (core instance $c (instantiate $m))
+            (func $f (canon lift (core func $c "f")))
+            (instance $routing (export "decide" (func $f)))
+            (export "describe" (func $f)) (export "configure" (func $f))
+            (export "oona:policy/routing@0.1.0" (instance $routing)))"#;
+        check(&component(odd_type), "its `configure` has another type");
+    }
+
+    #[test]
+    fn what_does_not_start_within_its_bounds_is_refused() {
+        let plain = Guest::default();
+        let looping = Guest {
+            start: "(loop $ever (br $ever))",
+            ..plain
+        };
+        check(
+            &looping.component(),
+            "it does not start: it took longer than its 100 ms",
+        );
+        let trapping = Guest {
+            start: "unreachable",
+            ..plain
+        };
+        check(&trapping.component(), "it does not start: it trapped");
+        let large = Guest { pages: 17, ..plain };
+        check(&large.component(), "memory");
+        let growing = Guest {
+            start: "(if (i32.lt_s (memory.grow (i32.const 99)) (i32.const 0)) (then unreachable))",
+            ..plain
+        };
+        check(
+            &growing.component(),
+            "it does not start: it went over a bound: it wanted 6553600 bytes",
+        );
+        let wide = Guest {
+            more: "(table 20000 funcref)",
+            ..plain
+        };
+        check(&wide.component(), "table");
+        let interning = Guest {
+            start: "(drop (call $intern (i32.const 64) (i32.const 11)))",
+            ..plain
+        };
+        check(&interning.component(), "it does not start: it trapped");
+    }
 }

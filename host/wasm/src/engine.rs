@@ -217,3 +217,61 @@ fn pool(config: &EngineConfig) -> PoolingAllocationConfig {
         .table_elements(config.table_elements_max);
     pool
 }
+
+#[cfg(test)]
+mod tests {
+    use oona_core::policy::Fault;
+
+    use super::*;
+    use crate::testing::{self, Guest};
+    use crate::{Artifact, StartError, Version};
+
+    #[test]
+    fn a_configuration_is_read_strictly() {
+        let read = |text: &str| serde_json::from_str::<EngineConfig>(text);
+        assert_eq!(read("{}").unwrap(), EngineConfig::default());
+        assert_eq!(read(r#"{"call_ms_max": 2}"#).unwrap().call_ms_max, 2);
+        assert!(read(r#"{"call_max_ms": 2}"#).is_err());
+    }
+
+    #[test]
+    fn what_the_machine_does_not_have_is_refused() {
+        let config = EngineConfig {
+            instances_max: 1 << 20,
+            ..EngineConfig::default()
+        };
+        let error = Engine::new(config).unwrap_err();
+        assert!(matches!(error, EngineError::Unavailable(_)), "{error}");
+    }
+
+    #[test]
+    fn there_are_no_more_instances_than_allowed() {
+        let config = EngineConfig {
+            instances_max: 2,
+            ..testing::config()
+        };
+        let engine = Engine::new(config).unwrap();
+        let names = testing::names();
+        let artifact = Artifact::load_any(&engine, &Guest::default().component()).unwrap();
+        let version = Version::<oona_core::policy::Routing>::new(&artifact, "{}", names).unwrap();
+        // The instance that was asked what it is may still be on its way out.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let first = loop {
+            match version.instance() {
+                Ok(instance) => break instance,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error:?}"),
+            }
+        };
+        let second = version.instance().unwrap();
+        let error = version.instance().unwrap_err();
+        assert!(
+            matches!(error, StartError::Start(Fault::Trap(_))),
+            "{error:?}"
+        );
+        drop((first, second));
+        while let Err(error) = version.instance() {
+            assert!(std::time::Instant::now() < deadline, "{error:?}");
+            std::thread::yield_now();
+        }
+    }
+}

@@ -202,3 +202,202 @@ fn start<K: Sandboxed>(version: &Version<K>) -> Result<Live<K>, StartError> {
         Ok((Ok(()),)) => Ok(Live { store, decide }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant as Clock};
+
+    use oona_core::policy::{NoText, Route, Routing};
+    use oona_core::symbols::Symbol;
+
+    use super::*;
+    use crate::testing::{self, Guest, LOOPS_AT_66, ask, default_route, messages};
+
+    /// Asks about a message that breaks the guest, and then about one that does not.
+    #[track_caller]
+    fn check(decide: &str, expected: impl Fn(&Fault) -> bool) {
+        let decide = format!("(if (i32.eq (local.get $type) (i32.const 66)) (then {decide}))");
+        let guest = testing::Guest {
+            decide: &decide,
+            ..testing::Guest::default()
+        };
+        let names = testing::names();
+        let version = testing::version(&testing::engine(), &guest, &names);
+        let mut instance = version.instance().unwrap();
+        let begun = Clock::now();
+        let fault = ask(&mut instance, &messages(66, 3)).unwrap_err();
+        assert!(expected(&fault), "{decide}: {fault:?}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{decide}: {:?}",
+            begun.elapsed()
+        );
+        assert!(
+            instance.live.is_none(),
+            "the store is used again after {fault:?}"
+        );
+        assert_eq!(
+            ask(&mut instance, &messages(1, 2)),
+            Ok(vec![default_route(&names); 2])
+        );
+    }
+
+    #[test]
+    fn what_goes_wrong_is_contained_and_the_next_call_is_well() {
+        let trap = |fault: &Fault| matches!(fault, Fault::Trap(_));
+        let bound = |fault: &Fault| matches!(fault, Fault::Bound(_));
+        check("(loop $ever (br $ever))", |fault| {
+            *fault == Fault::Deadline { limit_ms: 10 }
+        });
+        check("unreachable", trap);
+        check("(drop (i32.load (i32.const -4)))", trap);
+        check(
+            "(drop (call $decide (i64.const 0) (local.get $at) (local.get $length)))",
+            bound,
+        );
+        check(
+            "(if (i32.eq (memory.grow (i32.const 99)) (i32.const -1)) (then unreachable))",
+            bound,
+        );
+        check("(local.set $count (i32.const 5000000))", trap);
+        check("(return (i32.const 0x7ffffffc))", trap);
+        check("(drop (call $intern (i32.const 64) (i32.const 11)))", trap);
+        check(
+            "(call $payload (i32.const 3) (i32.const 0) (i32.const 9) (i32.const 300))",
+            trap,
+        );
+        check("(local.set $count (i32.const 2))", |fault| {
+            *fault
+                == Fault::Count {
+                    asked: 3,
+                    answered: 2,
+                }
+        });
+        check("(local.set $count (i32.const 4))", |fault| {
+            *fault
+                == Fault::Count {
+                    asked: 3,
+                    answered: 4,
+                }
+        });
+        check("(local.set $stream (i32.const 77))", |fault| {
+            *fault == Fault::UnknownStream(Symbol(77))
+        });
+        check("(local.set $stream (global.get $reason))", |fault| {
+            matches!(fault, Fault::UnknownStream(_))
+        });
+        check("(local.set $reason (i32.const 0))", |fault| {
+            *fault == Fault::UnknownReason(Symbol::NONE)
+        });
+        check("(local.set $reason (i32.const -1))", |fault| {
+            *fault == Fault::UnknownReason(Symbol(u32::MAX))
+        });
+    }
+
+    #[test]
+    fn an_answer_that_is_too_large_costs_no_memory_of_the_host() {
+        let decide = "(i32.store (i32.const 256) (i32.const 0))
+                      (i32.store (i32.const 260) (i32.const 10000))
+                      (return (i32.const 256))";
+        let grown = format!("(drop (memory.grow (i32.const 10))) {decide}");
+        check(&grown, |fault| {
+            *fault == Fault::Bound("its answer is too large".to_owned())
+        });
+    }
+
+    #[test]
+    fn the_largest_batch_fits() {
+        let names = testing::names();
+        let guest = Guest {
+            pages: 2,
+            ..Guest::default()
+        };
+        let version = testing::version(&testing::engine(), &guest, &names);
+        let mut instance = version.instance().unwrap();
+        for count in [0, 1, 511, 512, 513, 2_000] {
+            let expected = vec![default_route(&names); count];
+            assert_eq!(
+                ask(&mut instance, &messages(1, count)),
+                Ok(expected),
+                "{count}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_fault_in_any_part_of_a_batch_leaves_no_decisions() {
+        let guest = Guest {
+            decide: LOOPS_AT_66,
+            pages: 2,
+            ..Guest::default()
+        };
+        let version = testing::version(&testing::engine(), &guest, &testing::names());
+        let mut instance = version.instance().unwrap();
+        let mut questions = messages(1, 600);
+        questions[512].message_type = 66;
+        let text: Arc<dyn Lookup> = Arc::new(NoText);
+        let mut decisions = Vec::new();
+        let now = Timestamp::from_millis(1);
+        let decided = instance.decide(now, &(), &questions, &text, &mut decisions);
+        assert_eq!(decided, Err(Fault::Deadline { limit_ms: 10 }));
+        assert_eq!(decisions, Vec::new());
+        assert_eq!(
+            Arc::strong_count(&text),
+            1,
+            "the batch is the caller's again"
+        );
+    }
+
+    #[test]
+    fn text_is_read_of_the_message_that_was_meant() {
+        /// One byte of payload for each message: its number.
+        #[derive(Debug)]
+        struct Numbers(Vec<u8>);
+        impl Lookup for Numbers {
+            fn attribute(&self, _index: usize, _name: &str) -> Option<&str> {
+                None
+            }
+            fn payload(&self, index: usize) -> Option<&[u8]> {
+                self.0.get(index..=index)
+            }
+        }
+        // Rejects (verdict 1) with the first byte of the payload as the reason.
+        let decide = "(call $payload (i32.const 1) (i32.const 0) (i32.const 9) (i32.const 300))
+                      (local.set $reason (i32.load8_u (i32.load (i32.const 300))))";
+        let names = testing::names();
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            assert!(!names.symbols.intern(name).is_none());
+        }
+        let config = crate::EngineConfig {
+            batch_max: 2,
+            ..testing::config()
+        };
+        let engine = crate::Engine::new(config).unwrap();
+        let guest = Guest {
+            decide,
+            ..Guest::default()
+        };
+        let mut instance = testing::version(&engine, &guest, &names)
+            .instance()
+            .unwrap();
+        let text: Arc<dyn Lookup> = Arc::new(Numbers(vec![1, 2, 3, 4]));
+        let mut decisions = Vec::new();
+        let now = Timestamp::from_millis(1);
+        Decide::<Routing>::decide(
+            &mut instance,
+            now,
+            &(),
+            &messages(1, 4),
+            &text,
+            &mut decisions,
+        )
+        .unwrap();
+        let reasons: Vec<u32> = decisions
+            .iter()
+            .map(|route| match route {
+                Route::To { reason, .. } | Route::Reject { reason } => reason.0,
+            })
+            .collect();
+        assert_eq!(reasons, [2, 2, 4, 4]);
+    }
+}

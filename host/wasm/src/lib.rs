@@ -13,6 +13,8 @@ mod guest;
 mod instance;
 mod slot;
 mod symbols;
+#[cfg(test)]
+mod testing;
 mod version;
 mod wire;
 
@@ -34,4 +36,13 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// An error and its causes, in one line.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

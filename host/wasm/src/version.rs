@@ -195,3 +195,69 @@ impl StartError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oona_core::policy::{Freshness, Routing};
+
+    use super::*;
+    use crate::testing::{self, Guest};
+
+    #[track_caller]
+    fn refused(guest: &Guest<'_>, config: &str, names: &Names) -> StartError {
+        let engine = testing::engine();
+        let artifact = Artifact::load_any(&engine, &guest.component()).unwrap();
+        let version = Version::<Routing>::new(&artifact, config, names.clone()).unwrap();
+        version.instance().unwrap_err()
+    }
+
+    #[test]
+    fn what_cannot_be_configured_is_refused() {
+        let names = testing::names();
+        let plain = Guest::default();
+        let error = refused(&plain, r#"{"a": 1}"#, &names);
+        assert_eq!(
+            error.to_string(),
+            "it refuses its configuration: it wants {}"
+        );
+
+        let looping = Guest {
+            configure: "(loop $ever (br $ever))",
+            ..plain
+        };
+        let error = refused(&looping, "{}", &names);
+        assert!(matches!(
+            error,
+            StartError::Configure(Fault::Deadline { limit_ms: 100 })
+        ));
+
+        let trapping = Guest {
+            configure: "unreachable",
+            ..plain
+        };
+        let error = refused(&trapping, "{}", &names);
+        assert!(
+            matches!(error, StartError::Configure(Fault::Trap(_))),
+            "{error:?}"
+        );
+
+        let full = SymbolTable::with_capacity(1);
+        let full = Names {
+            symbols: full,
+            ..names
+        };
+        let error = refused(&plain, "{}", &full);
+        assert!(matches!(error, StartError::Names), "{error:?}");
+    }
+
+    #[test]
+    fn a_slot_of_another_kind_does_not_take_it() {
+        let engine = testing::engine();
+        let artifact = Artifact::load_any(&engine, &Guest::default().component()).unwrap();
+        let error = Version::<Freshness>::new(&artifact, "{}", testing::names()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it is a routing policy, expected freshness"
+        );
+    }
+}

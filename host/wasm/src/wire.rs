@@ -132,7 +132,7 @@ impl From<&Subject> for Message {
     }
 }
 
-/// `policy.description`
+/// `types.description`
 #[derive(Clone, Debug, ComponentType, Lift)]
 #[component(record)]
 pub(crate) struct Description {

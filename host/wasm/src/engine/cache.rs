@@ -170,3 +170,135 @@ impl Hasher for DigestHasher {
             .fold(0, |value, byte| value << 8 | u64::from(*byte))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use oona_core::policy::Kind;
+
+    use super::*;
+    use crate::testing::{self, Guest};
+    use crate::{Artifact, EngineConfig};
+
+    fn engine(directory: &Path) -> std::sync::Arc<crate::Engine> {
+        let cache_directory = Some(directory.to_owned());
+        crate::Engine::new(EngineConfig {
+            cache_directory,
+            ..testing::config()
+        })
+        .unwrap()
+    }
+
+    /// Loads the guest with an engine of its own, as the next process would.
+    #[track_caller]
+    fn load(directory: &Path) {
+        let bytes = Guest::default().component();
+        let artifact = Artifact::load(&engine(directory), Kind::Routing, &bytes).unwrap();
+        assert_eq!(artifact.name(), "by-hand");
+    }
+
+    fn files(directory: &Path) -> Vec<PathBuf> {
+        fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect()
+    }
+
+    /// Whether the next load reads the file, rather than writing it anew.
+    #[track_caller]
+    fn is_used(directory: &Path, path: &Path) -> bool {
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
+        load(directory);
+        fs::metadata(path).unwrap().modified().unwrap() == old
+    }
+
+    #[test]
+    fn a_policy_is_compiled_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("compiled");
+        load(&directory);
+        let [file] = files(&directory).try_into().unwrap();
+        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
+        assert!(is_used(&directory, &file));
+    }
+
+    #[test]
+    fn what_is_damaged_or_foreign_is_compiled_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("compiled");
+        load(&directory);
+        let [file] = files(&directory).try_into().unwrap();
+        let whole = fs::read(&file).unwrap();
+        let flipped = {
+            let mut flipped = whole.clone();
+            *flipped.last_mut().unwrap() ^= 1;
+            flipped
+        };
+        let foreign = {
+            let code = b"sound, but not compiled by us";
+            [MAGIC, &Sha256::digest(code), code].concat()
+        };
+        let damaged: [&[u8]; 6] = [
+            b"",
+            b"garbage",
+            MAGIC,
+            &whole[..whole.len() - 1],
+            &flipped,
+            &foreign,
+        ];
+        for bytes in damaged {
+            fs::write(&file, bytes).unwrap();
+            assert!(
+                !is_used(&directory, &file),
+                "{} bytes were believed",
+                bytes.len()
+            );
+            assert_eq!(fs::read(&file).unwrap().len(), whole.len());
+            assert!(is_used(&directory, &file));
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o777, 0o750, 0o701] {
+            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+            load(directory.path());
+            assert_eq!(files(directory.path()), Vec::<PathBuf>::new(), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn engines_of_other_settings_do_not_share_code() {
+        let directory = tempfile::tempdir().unwrap();
+        let one = engine(directory.path());
+        let other = Engine::new(wasmtime::Config::new().consume_fuel(true)).unwrap();
+        assert_eq!(fingerprint(one.wasmtime()).len(), 16);
+        assert_ne!(fingerprint(one.wasmtime()), fingerprint(&other));
+    }
+
+    #[test]
+    fn the_oldest_files_go_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("compiled");
+        load(&directory);
+        for number in 0..FILES_MAX as u64 {
+            let file = fs::File::create(directory.join(format!("{number}.compiled"))).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(number))
+                .unwrap();
+        }
+        let cache = Cache::open(&directory, engine(&directory).wasmtime()).unwrap();
+        cache.prune().unwrap();
+        assert_eq!(files(&directory).len(), FILES_MAX);
+        assert!(!directory.join("0.compiled").exists());
+        assert!(directory.join("1.compiled").exists());
+    }
+}
