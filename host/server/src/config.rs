@@ -20,6 +20,7 @@ use std::time::Duration;
 use std::{env, fmt, fs};
 
 use oona_core::policy::Kind;
+use oona_wasm::EngineConfig;
 
 use crate::bus::BusConfig;
 
@@ -109,8 +110,6 @@ pub struct StoreConfig {
     pub kind: StoreKind,
     /// Where Redis is.
     pub url: StoreUrl,
-    /// How long a call may take.
-    pub timeout: Duration,
     /// When to give up on a store that never answered. `None`: never.
     pub give_up_after: Option<Duration>,
 }
@@ -173,21 +172,6 @@ impl PoliciesConfig {
         let known = self.kinds.iter().find(|config| config.kind == kind);
         known.expect("there is one of each kind")
     }
-}
-
-/// Bounds of every policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EngineConfig {
-    /// How long one call may take.
-    pub call_max: Duration,
-    /// How much memory one instance may have.
-    pub memory_bytes_max: usize,
-    /// How much stack one call may use.
-    pub stack_bytes_max: usize,
-    /// How many instances of each policy live at once.
-    pub instances_max: usize,
-    /// Where compiled policies are kept.
-    pub cache_directory: Option<PathBuf>,
 }
 
 /// What is said about the policy of one kind.
@@ -263,21 +247,24 @@ impl Config {
         self.places.0.locate(&path).cloned()
     }
 
+    /// An error about a setting that only its user could find, with the setting's place.
+    #[must_use]
+    pub fn refusal(&self, path: &[&str], problem: String) -> ConfigError {
+        let key: Vec<_> = path.iter().map(|part| (*part).to_owned()).collect();
+        ConfigError {
+            origin: self.locate(path).unwrap_or(Origin::Default),
+            key: schema::show(&key),
+            problem: Problem::Invalid(problem),
+        }
+    }
+
     /// An error about the configuration of a policy, with the place of the value at `pointer`, a
     /// JSON pointer within it.
     #[must_use]
     pub fn policy_error(&self, kind: Kind, pointer: &str, problem: String) -> ConfigError {
         let inner = pointer.split('/').filter(|part| !part.is_empty());
-        let path: Vec<_> = ["policies", kind.name(), "config"]
-            .into_iter()
-            .chain(inner)
-            .collect();
-        let key: Vec<_> = path.iter().map(|part| (*part).to_owned()).collect();
-        ConfigError {
-            origin: self.locate(&path).unwrap_or(Origin::Default),
-            key: schema::show(&key),
-            problem: Problem::Invalid(problem),
-        }
+        let path: Vec<_> = ["policies", kind.name(), "config"].into_iter().chain(inner).collect();
+        self.refusal(&path, problem)
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oona_core::policy::Kind;
+use oona_wasm::EngineConfig;
 
 use super::error::{ConfigError, Problem};
 use super::layers::Layers;
 use super::{
-    Config, EngineConfig, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig, ServerConfig,
+    Config, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig, ServerConfig,
     SigningConfig, StoreConfig, StoreKind, StoreUrl,
 };
 
@@ -49,7 +50,6 @@ fn store(read: &Read<'_>) -> StoreConfig {
             _ => StoreKind::Redis,
         },
         url: StoreUrl(read.0.text("store.url").to_owned()),
-        timeout: read.millis("store.timeout_ms"),
         give_up_after: (!give_up_after.is_zero()).then_some(give_up_after),
     }
 }
@@ -75,11 +75,16 @@ fn policies(read: &Read<'_>) -> Result<PoliciesConfig, ConfigError> {
 
 fn engine(read: &Read<'_>) -> EngineConfig {
     EngineConfig {
-        call_max: read.millis("policies.call_ms_max"),
-        memory_bytes_max: read.count("policies.memory_bytes_max"),
-        stack_bytes_max: read.count("policies.stack_bytes_max"),
-        instances_max: read.count("policies.instances_max"),
-        cache_directory: read.path("policies.cache_directory"),
+        call_ms_max: read.count_u64("policies.engine.call_ms_max"),
+        start_ms_max: read.count_u64("policies.engine.start_ms_max"),
+        memory_bytes_max: read.count("policies.engine.memory_bytes_max"),
+        table_elements_max: read.count("policies.engine.table_elements_max"),
+        stack_bytes_max: read.count("policies.engine.stack_bytes_max"),
+        answer_bytes_max: read.count("policies.engine.answer_bytes_max"),
+        description_bytes_max: read.count("policies.engine.description_bytes_max"),
+        instances_max: read.count_u32("policies.engine.instances_max"),
+        batch_max: read.count("policies.engine.batch_max"),
+        cache_directory: read.path("policies.engine.cache_directory"),
     }
 }
 

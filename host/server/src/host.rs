@@ -1,0 +1,228 @@
+//! The composition root: from a configuration to a running host, and back to nothing.
+//!
+//! Everything is put together here and nowhere else: keys, store, policies, bus, the watched
+//! directory, the port. Ending goes the other way round: the bus takes no more, what it has taken gets
+//! its outcome, subscribers answer what they have in hand, connections close, tasks are joined; all
+//! of it within one deadline.
+
+mod keys;
+mod policies;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::{fs, io};
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, BusTasks, Foundation};
+use crate::chain::chain;
+use crate::clock;
+use crate::config::{Config, ConfigError, StoreConfig, StoreKind};
+use crate::grpc::{self, AdminOptions, GrpcLimits};
+use crate::http;
+use crate::metrics::Metrics;
+use crate::server::Port;
+use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisStore;
+use crate::store::{Store, StoreError};
+use crate::watch::{self, WatchError};
+
+pub use policies::LoadedFrom;
+
+/// Why a host does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The configuration is at fault.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The port cannot be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: std::net::SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    /// The address cannot be told.
+    #[error("cannot write {}", path.display())]
+    PortFile {
+        /// Where to.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The sandbox cannot start.
+    #[error("cannot start the policy engine")]
+    Engine(#[source] oona_wasm::EngineError),
+    /// The store never answered, and the host was told to give up.
+    #[error("gave up on the store (store.give_up_after_ms)")]
+    Store(#[source] StoreError),
+    /// The port failed while it was served.
+    #[error("the port failed")]
+    Serve(#[source] io::Error),
+}
+
+/// A host that runs.
+#[derive(Debug)]
+pub struct Host {
+    config: Config,
+    bus: Bus,
+    tasks: BusTasks,
+    address: std::net::SocketAddr,
+    loaded: Vec<LoadedFrom>,
+    signed: bool,
+    stop: CancellationToken,
+    serving: JoinHandle<io::Result<()>>,
+    watching: Option<JoinHandle<()>>,
+}
+
+impl Host {
+    /// Starts a host. A store that does not answer is no reason not to: publishes are rejected as
+    /// unavailable until it does.
+    ///
+    /// # Errors
+    ///
+    /// See [`HostError`].
+    pub async fn start(config: Config) -> Result<Self, HostError> {
+        let keyring = keys::keyring(&config)?;
+        let store = store(&config)?;
+        let metrics = Arc::new(Metrics::new());
+        let directory = policies::directory(config.policies.directory.as_deref());
+        let (policies, loaded) = policies::load(&config, directory.as_deref(), &metrics)?;
+        let port = open(&config).await?;
+        let signed = keyring.is_some();
+        let foundation = Foundation { store, keyring, policies: policies.clone(), metrics };
+        let (bus, tasks) = Bus::start(config.bus.clone(), foundation, clock::system());
+        let stop = CancellationToken::new();
+        let watched = directory.filter(|_| config.policies.watch && config.policies.allow_unsigned);
+        let watching = watched.and_then(|directory| {
+            watch::watch(&directory, policies, stop.clone()).inspect_err(not_watched).ok()
+        });
+        let address = port.address();
+        let serving = tokio::spawn(serve(port, &bus, &config, stop.clone()));
+        Ok(Self { config, bus, tasks, address, loaded, signed, stop, serving, watching })
+    }
+
+    /// The address that is served.
+    #[must_use]
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
+    /// The bus.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// The configuration that it was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where each policy came from.
+    #[must_use]
+    pub fn loaded(&self) -> &[LoadedFrom] {
+        &self.loaded
+    }
+
+    /// Whether messages are signed.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// Waits until something ends the host from within: the store, if it is to be given up on, or
+    /// the port.
+    ///
+    /// # Errors
+    ///
+    /// Always: what it was.
+    pub async fn failed(&mut self) -> HostError {
+        let give_up_after = self.config.store.give_up_after;
+        let store = async {
+            match self.bus.store_ready(give_up_after).await {
+                Err(error) if give_up_after.is_some() => HostError::Store(error),
+                // It has answered: whatever happens from now on, the host waits for it.
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            error = store => error,
+            served = &mut self.serving => HostError::Serve(match served {
+                Ok(Ok(())) => io::Error::other("it was closed"),
+                Ok(Err(error)) => error,
+                Err(panicked) => io::Error::other(panicked),
+            }),
+        }
+    }
+
+    /// Ends the host in good order. Answers whether everything was finished within `server.drain_ms`;
+    /// what was not is still in the store.
+    pub async fn shutdown(self) -> bool {
+        let drain = self.config.server.drain;
+        let deadline = Instant::now() + drain;
+        self.stop.cancel();
+        let mut finished = self.tasks.shutdown(drain).await;
+        let aborting = self.serving.abort_handle();
+        if !self.serving.is_finished() && timeout_at(deadline, self.serving).await.is_err() {
+            // A client that does not close its connection cannot keep the host.
+            aborting.abort();
+            finished = false;
+        }
+        if let Some(watching) = self.watching {
+            finished &= timeout_at(deadline, watching).await.is_ok();
+        }
+        if let Some(path) = &self.config.server.port_file {
+            // Whoever reads it later must not be led to a port of somebody else.
+            drop(fs::remove_file(path));
+        }
+        finished
+    }
+}
+
+fn not_watched(error: &WatchError) {
+    tracing::warn!(error = %chain(error), "policies copied there will not be put in use");
+}
+
+fn store(config: &Config) -> Result<Arc<dyn Store>, ConfigError> {
+    let StoreConfig { kind, url, .. } = &config.store;
+    Ok(match kind {
+        StoreKind::Memory => Arc::new(MemoryStore::new(clock::system())),
+        StoreKind::Redis => {
+            let store = RedisStore::new(url.reveal());
+            // The error's source may quote the address, and the address may hold a password.
+            Arc::new(store.map_err(|error| config.refusal(&["store", "url"], error.to_string()))?)
+        }
+    })
+}
+
+async fn open(config: &Config) -> Result<Port, HostError> {
+    let server = &config.server;
+    let port = Port::open(server.listen, server.connections_max).await;
+    let port = port.map_err(|source| HostError::Listen { address: server.listen, source })?;
+    if let Some(path) = &server.port_file {
+        let written = fs::write(path, format!("{}\n", port.address()));
+        written.map_err(|source| HostError::PortFile { path: path.clone(), source })?;
+    }
+    Ok(port)
+}
+
+fn serve(
+    port: Port,
+    bus: &Bus,
+    config: &Config,
+    stop: CancellationToken,
+) -> impl Future<Output = io::Result<()>> + Send + 'static {
+    let limits = GrpcLimits {
+        in_flight_max: config.server.in_flight_max,
+        subscribers_max: config.server.subscribers_max,
+    };
+    let admin = AdminOptions { allow_unsigned: config.policies.allow_unsigned };
+    let grpc = grpc::routes(bus, limits, admin);
+    let http = http::router(bus.clone());
+    async move { port.serve(http, grpc, stop.cancelled_owned()).await }
+}
