@@ -21,6 +21,17 @@ pub struct Candidate<'a> {
     pub message: Message<'a>,
 }
 
+impl<'a> Candidate<'a> {
+    /// The question at `index` of a batch.
+    #[must_use]
+    pub fn new(record: &'a CandidateRecord, index: u32, text: &'a dyn Text) -> Self {
+        Self {
+            record,
+            message: Message::new(&record.message, index, text),
+        }
+    }
+}
+
 impl Deref for Candidate<'_> {
     type Target = CandidateRecord;
 
@@ -85,21 +96,11 @@ impl Decision {
     }
 }
 
-/// What a policy is asked, made of what crosses the boundary.
-#[doc(hidden)]
-#[must_use]
-pub fn asked<'a>(record: &'a CandidateRecord, index: u32, text: &'a dyn Text) -> Candidate<'a> {
-    Candidate {
-        record,
-        message: Message::new(&record.message, index, text),
-    }
-}
-
 /// Exports a type that implements [`BackpressurePolicy`] as a component. Does nothing in a native
 /// build.
 #[macro_export]
 macro_rules! export_backpressure {
     ($policy:ty) => {
-        $crate::__export!(backpressure, BackpressurePolicy, $policy, Candidate, state: state);
+        $crate::__export!(backpressure, Backpressure, $policy, Candidate, state: state);
     };
 }

@@ -21,6 +21,17 @@ pub struct Failed<'a> {
     pub message: Message<'a>,
 }
 
+impl<'a> Failed<'a> {
+    /// The question at `index` of a batch.
+    #[must_use]
+    pub fn new(record: &'a FailedRecord, index: u32, text: &'a dyn Text) -> Self {
+        Self {
+            record,
+            message: Message::new(&record.message, index, text),
+        }
+    }
+}
+
 impl Deref for Failed<'_> {
     type Target = FailedRecord;
 
@@ -64,21 +75,11 @@ impl Decision {
     }
 }
 
-/// What a policy is asked, made of what crosses the boundary.
-#[doc(hidden)]
-#[must_use]
-pub fn asked<'a>(record: &'a FailedRecord, index: u32, text: &'a dyn Text) -> Failed<'a> {
-    Failed {
-        record,
-        message: Message::new(&record.message, index, text),
-    }
-}
-
 /// Exports a type that implements [`DeadLetterPolicy`] as a component. Does nothing in a native
 /// build.
 #[macro_export]
 macro_rules! export_dead_letter {
     ($policy:ty) => {
-        $crate::__export!(dead_letter, DeadLetterPolicy, $policy, Failed);
+        $crate::__export!(dead_letter, DeadLetter, $policy, Failed);
     };
 }

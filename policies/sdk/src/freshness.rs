@@ -21,6 +21,17 @@ pub struct Arrival<'a> {
     pub message: Message<'a>,
 }
 
+impl<'a> Arrival<'a> {
+    /// The question at `index` of a batch.
+    #[must_use]
+    pub fn new(record: &'a ArrivalRecord, index: u32, text: &'a dyn Text) -> Self {
+        Self {
+            record,
+            message: Message::new(&record.message, index, text),
+        }
+    }
+}
+
 impl Deref for Arrival<'_> {
     type Target = ArrivalRecord;
 
@@ -51,20 +62,10 @@ impl Decision {
     }
 }
 
-/// What a policy is asked, made of what crosses the boundary.
-#[doc(hidden)]
-#[must_use]
-pub fn asked<'a>(record: &'a ArrivalRecord, index: u32, text: &'a dyn Text) -> Arrival<'a> {
-    Arrival {
-        record,
-        message: Message::new(&record.message, index, text),
-    }
-}
-
 /// Exports a type that implements [`FreshnessPolicy`] as a component. Does nothing in a native build.
 #[macro_export]
 macro_rules! export_freshness {
     ($policy:ty) => {
-        $crate::__export!(freshness, FreshnessPolicy, $policy, Arrival);
+        $crate::__export!(freshness, Freshness, $policy, Arrival);
     };
 }

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use crate::bindings::routing::oona::policy::host;
+use crate::kind::{self, Decides, Kind};
 use crate::{Names, Policy, Symbol, Text};
 
 /// The host's names.
@@ -18,7 +19,7 @@ impl Names for HostNames {
 }
 
 /// The host's text.
-pub struct HostText;
+struct HostText;
 
 impl Text for HostText {
     fn attribute(&self, index: u32, name: Symbol) -> Option<String> {
@@ -53,37 +54,35 @@ impl<P: Policy> Instance<P> {
             .map_err(|_| "an instance is configured once".to_owned())
     }
 
-    /// The policy.
-    ///
-    /// # Panics
-    ///
-    /// If it has not been configured: the host never asks before.
-    #[must_use]
-    pub fn get(&self) -> &P {
-        self.0
-            .get()
-            .expect("the host configures an instance before it asks")
+    /// Decides on a batch. The list of the answer is all that is allocated here.
+    pub fn decide<K: Kind>(
+        &self,
+        now: u64,
+        state: &K::State,
+        questions: &[K::Question],
+    ) -> Vec<K::Decision>
+    where
+        P: Decides<K>,
+    {
+        // The host configures an instance before it asks. Whoever does not gets a trap: there is
+        // nobody to read a message, and the code that formats one would be half of the component.
+        let Some(policy) = self.0.get() else {
+            std::process::abort()
+        };
+        kind::decisions(policy, now, state, questions, &HostText).collect()
     }
 }
 
-/// The position of a message in its batch.
-#[must_use]
-pub fn index(position: usize) -> u32 {
-    u32::try_from(position).unwrap_or(u32::MAX)
-}
-
-/// Exports a policy as a component of its world. `$record` is where the message stands in a
-/// question, `$state` what a batch has in common.
+/// Exports a policy as a component of its world. `$question` is the record that the world asks
+/// about, `state` what a batch has in common, if anything.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
-    ($module:ident, $trait:ident, $policy:ty, $question:ident $(, state: $state:ident)?) => {
+    ($module:ident, $kind:ident, $policy:ty, $question:ident $(, state: $state:ident)?) => {
         #[cfg(target_arch = "wasm32")]
-        mod oona_policy_export {
+        const _: () = {
             use $crate::bindings::$module as bindings;
-            use bindings::exports::oona::policy as exports;
-
-            use super::*;
+            use bindings::exports::oona::policy::$module as exports;
 
             static INSTANCE: $crate::guest::Instance<$policy> = $crate::guest::Instance::new();
 
@@ -103,23 +102,18 @@ macro_rules! __export {
                 }
             }
 
-            impl exports::$module::Guest for Component {
+            impl exports::Guest for Component {
                 fn decide(
                     now: u64,
-                    $($state: exports::$module::BusState,)?
-                    questions: Vec<exports::$module::$question>,
-                ) -> Vec<exports::$module::Decision> {
-                    let policy = INSTANCE.get();
-                    let decide = |(position, question)| {
-                        let index = $crate::guest::index(position);
-                        let asked = $crate::$module::asked(question, index, &$crate::guest::HostText);
-                        $crate::$module::$trait::decide(policy, now, $(&$state,)? &asked)
-                    };
-                    questions.iter().enumerate().map(decide).collect()
+                    $($state: exports::BusState,)?
+                    questions: Vec<exports::$question>,
+                ) -> Vec<exports::Decision> {
+                    let state = { $($state)? };
+                    INSTANCE.decide::<$crate::kind::$kind>(now, &state, &questions)
                 }
             }
 
             bindings::export!(Component with_types_in $crate::bindings::$module);
-        }
+        };
     };
 }

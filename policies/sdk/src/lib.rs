@@ -58,7 +58,10 @@ pub mod dead_letter;
 pub mod freshness;
 #[doc(hidden)]
 pub mod guest;
+pub mod kind;
 mod message;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod native;
 pub mod routing;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;

@@ -1,7 +1,7 @@
 //! Routing: to which stream?
 
 pub use crate::bindings::routing::exports::oona::policy::routing::{Decision, Verdict};
-use crate::{Message, MessageRecord, Policy, Symbol, Text};
+use crate::{Message, Policy, Symbol};
 
 /// A policy that routes.
 pub trait RoutingPolicy: Policy {
@@ -31,17 +31,10 @@ impl Decision {
     }
 }
 
-/// What a policy is asked, made of what crosses the boundary.
-#[doc(hidden)]
-#[must_use]
-pub fn asked<'a>(question: &'a MessageRecord, index: u32, text: &'a dyn Text) -> Message<'a> {
-    Message::new(question, index, text)
-}
-
 /// Exports a type that implements [`RoutingPolicy`] as a component. Does nothing in a native build.
 #[macro_export]
 macro_rules! export_routing {
     ($policy:ty) => {
-        $crate::__export!(routing, RoutingPolicy, $policy, Message);
+        $crate::__export!(routing, Routing, $policy, Message);
     };
 }
