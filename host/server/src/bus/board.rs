@@ -151,7 +151,10 @@ impl Board {
         }
         let source = candidate.subject.source;
         if candidate.stream == self.emergency {
-            self.buckets.give_back(now, source);
+            // Where there was no token, none was taken: to give one back would make one of nothing.
+            if candidate.tokens > 0 {
+                self.buckets.give_back(now, source);
+            }
         } else if landed == Some(self.emergency) {
             self.buckets.take(now, source);
         }

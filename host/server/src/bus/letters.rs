@@ -202,7 +202,7 @@ fn view(entry: &Entry, letter: &DeadLetter) -> DeadLetterView {
         stream: circumstances.stream,
         entry: circumstances.entry.to_string(),
         group: circumstances.group,
-        attempts: message.map_or(0, |message| message.attempt + 1),
+        attempts: message.map_or(0, |message| message.attempt.saturating_add(1)),
         at_ms: circumstances.at.as_millis(),
         policy: circumstances.policy,
         payload_size: message.map_or(0, |message| message.payload.len()),

@@ -173,7 +173,7 @@ impl Settler {
         match &held.content {
             Content::Message(message) => {
                 let mut message = Message::clone(message);
-                message.releases += 1;
+                message.releases = message.releases.saturating_add(1);
                 message.retry_group = Some(self.desk.group.to_string());
                 Step::Retry {
                     record: self.shared.record(&message),
@@ -198,7 +198,7 @@ impl Settler {
             (FateVerdict::Discard, _) => return Step::Ack,
             (FateVerdict::Retry { delay_ms }, Content::Message(message)) => {
                 let mut message = Message::clone(message);
-                message.attempt += 1;
+                message.attempt = message.attempt.saturating_add(1);
                 message.retry_group = Some(self.desk.group.to_string());
                 let at = (delay_ms > 0).then(|| now + Duration::from_millis(delay_ms));
                 return Step::Retry {
