@@ -59,7 +59,13 @@ pub struct Admission {
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { emergency: 1.0, critical: 0.95, high: 0.85, normal: 0.75, low: 0.5 }
+        Self {
+            emergency: 1.0,
+            critical: 0.95,
+            high: 0.85,
+            normal: 0.75,
+            low: 0.5,
+        }
     }
 }
 
@@ -90,10 +96,19 @@ pub enum OverRate {
 impl Config {
     /// Checks what a schema cannot say.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let Admission { emergency, critical, high, normal, low } = self.admission;
+        let Admission {
+            emergency,
+            critical,
+            high,
+            normal,
+            low,
+        } = self.admission;
         let ordered = [low, normal, high, critical, emergency].is_sorted();
         if !ordered {
-            return Err("admission: a more urgent priority needs at least the share of a less urgent one".into());
+            return Err(
+                "admission: a more urgent priority needs at least the share of a less urgent one"
+                    .into(),
+            );
         }
         let shares = [
             ("admission.emergency", emergency),
@@ -104,7 +119,10 @@ impl Config {
             ("reroute_limit", self.reroute_limit),
             ("token_reserve", self.token_reserve),
         ];
-        match shares.iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
+        match shares
+            .iter()
+            .find(|(_, share)| !(0.0..=1.0).contains(share))
+        {
             Some((name, share)) => Err(format!("{name} is {share}, and a share is from 0 to 1")),
             None => Ok(()),
         }

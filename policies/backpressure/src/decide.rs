@@ -95,7 +95,11 @@ impl Backpressure {
         let room = normal_used < self.limit(state, priority);
         if self.config.over_rate == OverRate::Demote {
             if room && state.normal_stream != candidate.stream {
-                return Decision::reroute(state.normal_stream, self.reasons.emergency_rate, pressure);
+                return Decision::reroute(
+                    state.normal_stream,
+                    self.reasons.emergency_rate,
+                    pressure,
+                );
             }
             if priority == Priority::Emergency {
                 return self.by_share(state, candidate, used, pressure);
@@ -133,7 +137,11 @@ impl Backpressure {
         if used >= self.config.drop_threshold {
             return Decision::reject(retry_after(used), reasons.stream_full, pressure);
         }
-        let why = if used < share { reasons.conservative } else { reasons.over_capacity };
+        let why = if used < share {
+            reasons.conservative
+        } else {
+            reasons.over_capacity
+        };
         Decision::defer(retry_after(used), why, pressure)
     }
 
@@ -173,7 +181,11 @@ fn pressure(used: f64) -> f32 {
 }
 
 /// When to try again, in ms: the fuller, the later.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 100 to 1900")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "from 100 to 1900"
+)]
 fn retry_after(used: f64) -> u32 {
     (RETRY_MS_MIN + RETRY_MS_FULL * used.clamp(0.0, 2.0)) as u32
 }

@@ -73,7 +73,10 @@ impl RoutingPolicy for Routing {
         if message.priority >= self.emergency_from {
             return Decision::route(self.emergency, self.reasons.priority);
         }
-        let own = self.by_type.iter().find(|(number, _)| *number == message.message_type);
+        let own = self
+            .by_type
+            .iter()
+            .find(|(number, _)| *number == message.message_type);
         let stream = own.map_or(self.normal, |(_, stream)| *stream);
         Decision::route(stream, self.reasons.message_type)
     }
@@ -81,11 +84,16 @@ impl RoutingPolicy for Routing {
 
 impl ResolvedRule {
     fn applies(&self, message: &Message<'_>) -> bool {
-        self.message_type.is_none_or(|wanted| message.message_type == wanted)
+        self.message_type
+            .is_none_or(|wanted| message.message_type == wanted)
             && self.source.is_none_or(|wanted| message.source == wanted)
-            && self.priority_from.is_none_or(|wanted| message.priority >= wanted)
+            && self
+                .priority_from
+                .is_none_or(|wanted| message.priority >= wanted)
             && self.attribute.as_ref().is_none_or(|(name, value)| {
-                message.attribute(*name).is_some_and(|found| found == *value)
+                message
+                    .attribute(*name)
+                    .is_some_and(|found| found == *value)
             })
     }
 }
@@ -118,8 +126,12 @@ fn by_type(streams: &Streams, names: &mut dyn Names) -> Result<Vec<(u32, Symbol)
         (8, &streams.kernels_errors),
         (9, &streams.kernels_ready),
     ];
-    let configured = own.into_iter().filter_map(|(number, name)| Some((number, name.as_ref()?)));
-    configured.map(|(number, name)| Ok((number, names.intern(name)?))).collect()
+    let configured = own
+        .into_iter()
+        .filter_map(|(number, name)| Some((number, name.as_ref()?)));
+    configured
+        .map(|(number, name)| Ok((number, names.intern(name)?)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -53,7 +53,10 @@ impl<'de> Deserialize<'de> for PriorityName {
 
 impl Serialize for PriorityName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let name = PRIORITIES.iter().find(|(known, _)| *known == self.0).map(|(_, name)| *name);
+        let name = PRIORITIES
+            .iter()
+            .find(|(known, _)| *known == self.0)
+            .map(|(_, name)| *name);
         serializer.serialize_str(name.unwrap_or_default())
     }
 }
@@ -66,9 +69,13 @@ impl<'de> Deserialize<'de> for MessageType {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         let known = MESSAGE_TYPES.iter().find(|(_, known)| *known == name);
-        let number = known.map(|(number, _)| *number).or_else(|| name.parse().ok());
+        let number = known
+            .map(|(number, _)| *number)
+            .or_else(|| name.parse().ok());
         number.map(Self).ok_or_else(|| {
-            D::Error::custom(format!("`{name}` is neither a message type nor the number of one"))
+            D::Error::custom(format!(
+                "`{name}` is neither a message type nor the number of one"
+            ))
         })
     }
 }

@@ -69,6 +69,15 @@ impl Default for TestMessage {
     }
 }
 
+impl From<MessageRecord> for TestMessage {
+    fn from(record: MessageRecord) -> Self {
+        Self {
+            record,
+            ..Self::default()
+        }
+    }
+}
+
 macro_rules! setters {
     ($($(#[$doc:meta])* $field:ident: $type:ty;)*) => {
         $(
@@ -198,21 +207,34 @@ where
 {
     let schema: serde_json::Value =
         serde_json::from_str(P::CONFIG_SCHEMA).expect("the schema is JSON");
-    assert_eq!(schema["additionalProperties"], false, "unknown keys are refused");
-    let properties = schema["properties"].as_object().expect("the schema has properties");
+    assert_eq!(
+        schema["additionalProperties"], false,
+        "unknown keys are refused"
+    );
+    let properties = schema["properties"]
+        .as_object()
+        .expect("the schema has properties");
     let mut defaults = serde_json::Map::new();
     for (name, property) in properties {
         assert!(property["description"].is_string(), "`{name}` is described");
-        let default = property.get("default").unwrap_or_else(|| panic!("`{name}` has a default"));
+        let default = property
+            .get("default")
+            .unwrap_or_else(|| panic!("`{name}` has a default"));
         defaults.insert(name.clone(), default.clone());
     }
     let defaults = serde_json::Value::Object(defaults);
     let of_type = serde_json::to_value(P::Config::default()).expect("a configuration is JSON");
-    assert_eq!(of_type, defaults, "the defaults of the type are those of the schema");
+    assert_eq!(
+        of_type, defaults,
+        "the defaults of the type are those of the schema"
+    );
     let read = |value| serde_json::from_value::<P::Config>(value);
     let empty = read(serde_json::json!({})).expect("`{}` is a configuration");
     let empty = serde_json::to_value(empty).expect("a configuration is JSON");
     assert_eq!(empty, of_type, "`{{}}` means the defaults");
     assert!(read(defaults).is_ok(), "the defaults are a configuration");
-    assert!(read(serde_json::json!({"no_such_key": 1})).is_err(), "unknown keys are refused");
+    assert!(
+        read(serde_json::json!({"no_such_key": 1})).is_err(),
+        "unknown keys are refused"
+    );
 }

@@ -5,8 +5,13 @@ use oona_policy_sdk::testing::{TestMessage, TestNames, check_schema};
 
 use super::*;
 
-const PRIORITIES: [Priority; 5] =
-    [Priority::Low, Priority::Normal, Priority::High, Priority::Critical, Priority::Emergency];
+const PRIORITIES: [Priority; 5] = [
+    Priority::Low,
+    Priority::Normal,
+    Priority::High,
+    Priority::Critical,
+    Priority::Emergency,
+];
 
 /// Checks where `message` goes and why; `None` for refused.
 #[track_caller]
@@ -26,11 +31,18 @@ fn check_policy(
 ) {
     let decision = policy.decide(0, &message.view(&message.text(names)));
     let routed = (decision.verdict == Verdict::Route).then(|| names.name(decision.stream));
-    assert_eq!((routed, names.name(decision.reason)), (stream, reason), "{:?}", message.record);
+    assert_eq!(
+        (routed, names.name(decision.reason)),
+        (stream, reason),
+        "{:?}",
+        message.record
+    );
 }
 
 fn message(message_type: u32, priority: Priority) -> TestMessage {
-    TestMessage::default().message_type(message_type).priority(priority)
+    TestMessage::default()
+        .message_type(message_type)
+        .priority(priority)
 }
 
 /// The stream of a type whose priority is nothing special.
@@ -47,7 +59,10 @@ fn usual_stream(message_type: u32) -> &'static str {
 
 #[test]
 fn every_type_at_every_priority() {
-    let types = MESSAGE_TYPES.into_iter().map(|(number, _)| number).chain([11, 999, u32::MAX]);
+    let types = MESSAGE_TYPES
+        .into_iter()
+        .map(|(number, _)| number)
+        .chain([11, 999, u32::MAX]);
     for message_type in types {
         for priority in PRIORITIES {
             let emergency = message_type == EMERGENCY_SIGNAL || priority == Priority::Emergency;
@@ -66,15 +81,30 @@ fn every_type_at_every_priority() {
 #[test]
 fn the_threshold_can_be_moved() {
     let config = r#"{"emergency_from": "critical"}"#;
-    check(config, &message(4, Priority::High), Some("oona.telemetry"), "type");
-    check(config, &message(4, Priority::Critical), Some("oona.emergency"), "priority");
+    check(
+        config,
+        &message(4, Priority::High),
+        Some("oona.telemetry"),
+        "type",
+    );
+    check(
+        config,
+        &message(4, Priority::Critical),
+        Some("oona.emergency"),
+        "priority",
+    );
 }
 
 #[test]
 fn types_without_a_stream_share_the_normal_one() {
     let config = r#"{"streams": {"telemetry": null, "normal": "all"}}"#;
     check(config, &message(4, Priority::Normal), Some("all"), "type");
-    check(config, &message(6, Priority::Normal), Some("oona.kernels.requests"), "type");
+    check(
+        config,
+        &message(6, Priority::Normal),
+        Some("oona.kernels.requests"),
+        "type",
+    );
 }
 
 const RULES: &str = r#"{"rules": [
@@ -96,18 +126,49 @@ fn rules_come_before_priority_and_type() {
     check(message(22, Priority::Critical), None, "rule:no-reports");
     check(lab(message(22, Priority::Low)), None, "rule:no-reports");
     check(lab(message(4, Priority::Critical)), Some("lab"), "rule:lab");
-    check(message(4, Priority::Low).attribute("origin", "field"), Some("oona.telemetry"), "type");
-    check(message(1, Priority::High).source(tolaria), Some("loud"), "rule:loud");
-    check(message(1, Priority::Normal).source(tolaria), Some("oona.normal"), "type");
-    check(message(4711, Priority::Normal), Some("unlisted"), "rule:unlisted");
+    check(
+        message(4, Priority::Low).attribute("origin", "field"),
+        Some("oona.telemetry"),
+        "type",
+    );
+    check(
+        message(1, Priority::High).source(tolaria),
+        Some("loud"),
+        "rule:loud",
+    );
+    check(
+        message(1, Priority::Normal).source(tolaria),
+        Some("oona.normal"),
+        "type",
+    );
+    check(
+        message(4711, Priority::Normal),
+        Some("unlisted"),
+        "rule:unlisted",
+    );
 }
 
 #[test]
 fn no_rule_takes_an_emergency_elsewhere() {
     let config = r#"{"rules": [{"name": "everything"}]}"#;
-    check(config, &message(1, Priority::Critical), None, "rule:everything");
-    check(config, &message(1, Priority::Emergency), Some("oona.emergency"), "emergency");
-    check(config, &message(10, Priority::Low), Some("oona.emergency"), "emergency");
+    check(
+        config,
+        &message(1, Priority::Critical),
+        None,
+        "rule:everything",
+    );
+    check(
+        config,
+        &message(1, Priority::Emergency),
+        Some("oona.emergency"),
+        "emergency",
+    );
+    check(
+        config,
+        &message(10, Priority::Low),
+        Some("oona.emergency"),
+        "emergency",
+    );
 }
 
 #[test]
