@@ -93,27 +93,10 @@ impl<K: Sandboxed> Instance<K> {
         }
         for answer in &answered {
             let decision = K::decision(answer);
-            self.check(&decision)?;
+            self.version.names().check::<K>(&decision)?;
             decisions.push(decision);
         }
         Ok(())
-    }
-
-    /// Whether the names in a decision mean anything.
-    fn check(&self, decision: &K::Decision) -> Result<(), Fault> {
-        let names = self.version.names();
-        for name in [Some(K::reason(decision)), K::class(decision)]
-            .into_iter()
-            .flatten()
-        {
-            if !names.symbols.contains(name) {
-                return Err(Fault::UnknownReason(name));
-            }
-        }
-        match K::stream(decision) {
-            Some(stream) if !names.streams.contains(&stream) => Err(Fault::UnknownStream(stream)),
-            _ => Ok(()),
-        }
     }
 
     /// Puts the store aside; the next call starts another.

@@ -22,7 +22,9 @@ pub use artifact::{Artifact, COMPONENT_BYTES_MAX, LABEL_BYTES_MAX, LoadError};
 pub use componentize::{ComponentizeError, componentize};
 pub use engine::{Engine, EngineConfig, EngineError};
 pub use instance::Instance;
-pub use slot::{Activation, Answer, Event, EventSink, Fallback, Native, Slot, SlotStatus, Worker};
+pub use slot::{
+    Activation, Answer, Event, EventSink, Fallback, MakeNative, Native, Slot, SlotStatus, Worker,
+};
 pub use symbols::SymbolTable;
 pub use version::{Names, Source, StartError, Version, VersionInfo};
 pub use wire::Sandboxed;

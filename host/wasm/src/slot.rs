@@ -8,6 +8,7 @@
 //! without one. Recovers when: an operator activates another version.
 
 mod status;
+mod trial;
 mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,15 +18,14 @@ use std::time::{Duration, Instant as Clock};
 use arc_swap::ArcSwap;
 use oona_core::Timestamp;
 use oona_core::budget::{BudgetConfig, FailureBudget};
-use oona_core::policy::{Decide, Fault, Lookup, NoText};
-use oona_core::symbols::Symbol;
+use oona_core::policy::{Decide, Fault};
 use serde::Serialize;
 
 pub use self::status::SlotStatus;
 use self::worker::Seat;
 pub use self::worker::{Answer, Worker};
 use crate::instance::Instance;
-use crate::version::{StartError, Version, VersionInfo};
+use crate::version::{Names, StartError, Version, VersionInfo};
 use crate::wire::Sandboxed;
 
 /// Where events go: called on the thread where they happen, so it must not wait for anything.
@@ -69,13 +69,33 @@ pub enum Event {
     },
 }
 
-/// The native build of the shipped policy: the fail-safe that is always there. What `make` makes
-/// answers every batch; it is configured already and names only streams of the bus.
+/// Makes a native policy, configured already, for one worker. What it makes answers every batch.
+pub type MakeNative<K> = Box<dyn Fn() -> Box<dyn Decide<K>> + Send + Sync>;
+
+/// The native build of the shipped policy: the fail-safe that is always there.
 pub struct Native<K: Sandboxed> {
-    /// What is said of it.
-    pub info: VersionInfo,
-    /// Makes one for a worker.
-    pub make: Box<dyn Fn() -> Box<dyn Decide<K>> + Send + Sync>,
+    info: Arc<VersionInfo>,
+    make: MakeNative<K>,
+}
+
+impl<K: Sandboxed> Native<K> {
+    /// Takes a native policy after it has passed the same trial as a component.
+    ///
+    /// # Errors
+    ///
+    /// If it answers plain questions with names that the bus does not have: its configuration is
+    /// wrong.
+    pub fn new(info: VersionInfo, names: &Names, make: MakeNative<K>) -> Result<Self, Fault> {
+        let mut policy = make();
+        let decisions = trial::decide(policy.as_mut(), names, Timestamp::EPOCH)?;
+        for decision in &decisions {
+            names.check::<K>(decision)?;
+        }
+        Ok(Self {
+            info: Arc::new(info),
+            make,
+        })
+    }
 }
 
 impl<K: Sandboxed> std::fmt::Debug for Native<K> {
@@ -117,7 +137,6 @@ pub struct Slot<K: Sandboxed> {
 
 pub(crate) struct Shared<K: Sandboxed> {
     native: Native<K>,
-    native_info: Arc<VersionInfo>,
     budget: BudgetConfig,
     events: EventSink,
     active: ArcSwap<Active<K>>,
@@ -174,11 +193,9 @@ impl<K: Sandboxed> Slot<K> {
     /// A slot in which the native build decides.
     #[must_use]
     pub fn new(native: Native<K>, budget: BudgetConfig, events: EventSink, now: Timestamp) -> Self {
-        let native_info = Arc::new(native.info.clone());
-        let active = Active::new(0, Arc::clone(&native_info), budget, now);
+        let active = Active::new(0, Arc::clone(&native.info), budget, now);
         let shared = Shared {
             native,
-            native_info,
             budget,
             events,
             active: ArcSwap::from_pointee(active),
@@ -196,7 +213,7 @@ impl<K: Sandboxed> Slot<K> {
     }
 
     /// Puts a version in use. It is tried first: it must start, take its configuration, and answer
-    /// a plain question. Blocks for about a millisecond; workers decide on, and change over with
+    /// plain questions. Blocks for about a millisecond; workers decide on, and change over with
     /// their next batch.
     ///
     /// # Errors
@@ -208,7 +225,7 @@ impl<K: Sandboxed> Slot<K> {
         now: Timestamp,
     ) -> Result<Activation, StartError> {
         let begun = Clock::now();
-        match try_out(version, now) {
+        match trial::run(version, now) {
             Ok(tried) => Ok(self.shared.publish(version, tried, now, begun)),
             Err(error) => {
                 let reason = crate::sentence(&error);
@@ -246,7 +263,7 @@ impl<K: Sandboxed> Shared<K> {
         let mut warm = Vec::from([tried]);
         let workers = lock(&self.seats).len();
         // A worker for whom there is none starts its own, or counts a failure if it cannot.
-        warm.extend((1..workers).map_while(|_| try_out(version, now).ok()));
+        warm.extend((1..workers).map_while(|_| trial::run(version, now).ok()));
 
         let mut seats = lock(&self.seats);
         seats.retain(|seat| seat.strong_count() > 0);
@@ -291,7 +308,7 @@ impl<K: Sandboxed> Shared<K> {
         let last_good = failing.last_good.clone();
         let to = last_good
             .as_ref()
-            .map_or(&self.native_info, |version| version.info());
+            .map_or(&self.native.info, |version| version.info());
         let to = Arc::clone(to);
         let from = Arc::clone(&failing.info);
         let generation = failing.generation + 1;
@@ -316,34 +333,6 @@ impl<K: Sandboxed> Shared<K> {
     }
 }
 
-/// Starts an instance and asks it one plain question, so that its code and memory are warm and its
-/// most ordinary answer is known to be a valid one.
-fn try_out<K: Sandboxed>(
-    version: &Arc<Version<K>>,
-    now: Timestamp,
-) -> Result<Instance<K>, StartError> {
-    let mut instance = version.instance()?;
-    let stream = version
-        .names()
-        .streams
-        .first()
-        .copied()
-        .unwrap_or(Symbol::NONE);
-    let text: Arc<dyn Lookup> = Arc::new(NoText);
-    let question = K::sample(stream);
-    let mut decisions = Vec::with_capacity(1);
-    instance
-        .decide(
-            now,
-            &K::State::default(),
-            &[question],
-            &text,
-            &mut decisions,
-        )
-        .map_err(StartError::Trial)?;
-    Ok(instance)
-}
-
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -354,11 +343,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use oona_core::policy::{Kind, Route, Routing, Subject};
+    use oona_core::policy::{Kind, Lookup, NoText, Route, Routing, Subject};
+    use oona_core::symbols::Symbol;
 
     use super::*;
     use crate::testing::{self, Guest, LOOPS_AT_66, messages};
-    use crate::{Engine, Names, Source};
+    use crate::{Engine, Source};
 
     /// Rejects everything, for a reason of its own.
     struct RejectAll(Symbol);
@@ -396,10 +386,8 @@ mod tests {
                 digest: String::new(),
                 source: Source::Native,
             };
-            let native = Native {
-                info,
-                make: Box::new(move || Box::new(RejectAll(reason))),
-            };
+            let make: MakeNative<Routing> = Box::new(move || Box::new(RejectAll(reason)));
+            let native = Native::new(info, &names, make).unwrap();
             let events = Arc::new(Mutex::new(Vec::new()));
             let log = Arc::clone(&events);
             let sink: EventSink = Arc::new(move |event| lock(&log).push(told(&event)));
@@ -534,6 +522,29 @@ mod tests {
         assert_eq!(desk.slot.status().generation, 1);
         let refused = "refused: it failed its trial: it took longer than its 10 ms";
         assert_eq!(desk.events(), ["1: by-hand", refused]);
+    }
+
+    #[test]
+    fn a_stream_that_the_bus_does_not_have_is_found_before_a_message_is() {
+        let desk = Desk::new(5);
+        // Type 7 is among the messages after the first: each record has 48 bytes.
+        let strays = "(local.set $next (i32.const 0))
+            (if (i32.gt_u (local.get $count) (i32.const 35)) (then
+              (if (i32.eq (i32.load offset=1688 (local.get $at)) (i32.const 7)) (then
+                (local.set $stream (local.get $reason))))))";
+        let error = desk
+            .slot
+            .activate(&desk.version("one", strays), Timestamp::EPOCH)
+            .unwrap_err();
+        assert!(
+            matches!(error, StartError::Trial(Fault::UnknownStream(_))),
+            "{error:?}"
+        );
+
+        let info = VersionInfo::clone(&desk.slot.status().version);
+        let make: MakeNative<Routing> = Box::new(|| Box::new(RejectAll(Symbol::NONE)));
+        let fault = Native::new(info, &desk.names, make).unwrap_err();
+        assert_eq!(fault, Fault::UnknownReason(Symbol::NONE));
     }
 
     #[test]

@@ -76,6 +76,25 @@ pub struct Names {
     pub streams: Arc<BTreeSet<Symbol>>,
 }
 
+impl Names {
+    /// Whether the names in a decision mean anything: its reason is a name, and its stream one that
+    /// the bus has.
+    pub(crate) fn check<K: Sandboxed>(&self, decision: &K::Decision) -> Result<(), Fault> {
+        for name in [Some(K::reason(decision)), K::class(decision)]
+            .into_iter()
+            .flatten()
+        {
+            if !self.symbols.contains(name) {
+                return Err(Fault::UnknownReason(name));
+            }
+        }
+        match K::stream(decision) {
+            Some(stream) if !self.streams.contains(&stream) => Err(Fault::UnknownStream(stream)),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A policy of kind `K` with its configuration.
 pub struct Version<K> {
     artifact: Artifact,
@@ -176,7 +195,7 @@ pub enum StartError {
     /// Its configuration has more names than the table of the process has room for.
     #[error("it has names that are too long, or more than the table of names has room for")]
     Names,
-    /// It failed on a plain question.
+    /// It failed on plain questions.
     #[error("it failed its trial")]
     Trial(#[source] Fault),
 }

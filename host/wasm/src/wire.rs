@@ -55,9 +55,13 @@ pub trait Sandboxed: PolicyKind {
         None
     }
 
-    /// A plain question, for the trial of a new version. `stream` is one that the bus has.
+    /// A plain state for the trial of a new version. `stream` is one that the bus has.
     #[doc(hidden)]
-    fn sample(stream: Symbol) -> Self::Question;
+    fn trial_state(stream: Symbol) -> Self::State;
+
+    /// A plain question about a message, for the same.
+    #[doc(hidden)]
+    fn trial_question(subject: Subject, stream: Symbol) -> Self::Question;
 }
 
 /// The interface of decisions for each kind, as its component exports it.

@@ -180,7 +180,7 @@ impl<K: Sandboxed> Worker<K> {
             return Arc::clone(last_good.version().info());
         }
         self.ask_native(now, state, questions, text, decisions);
-        Arc::clone(&self.shared.native_info)
+        Arc::clone(&self.shared.native.info)
     }
 
     fn ask_native(

@@ -159,9 +159,21 @@ impl Sandboxed for Backpressure {
         }
     }
 
-    fn sample(stream: Symbol) -> policy::Candidate {
+    fn trial_state(stream: Symbol) -> policy::BusState {
+        policy::BusState {
+            mode: policy::Mode::Normal,
+            emergency_stream: stream,
+            emergency_depth: 0,
+            emergency_capacity: 1,
+            normal_stream: stream,
+            normal_depth: 0,
+            normal_capacity: 1,
+        }
+    }
+
+    fn trial_question(subject: Subject, stream: Symbol) -> policy::Candidate {
         policy::Candidate {
-            subject: Subject::default(),
+            subject,
             stream,
             depth: 0,
             capacity: 1,

@@ -121,9 +121,11 @@ impl Sandboxed for DeadLetter {
         }
     }
 
-    fn sample(_stream: Symbol) -> policy::Failed {
+    fn trial_state(_stream: Symbol) {}
+
+    fn trial_question(subject: Subject, _stream: Symbol) -> policy::Failed {
         policy::Failed {
-            subject: Subject::default(),
+            subject,
             failure: policy::Failure::HandlerError,
             deliveries: 1,
             requested_delay_ms: 0,

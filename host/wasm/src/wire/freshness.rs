@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use oona_core::Timestamp;
-use oona_core::policy::{self, Freshness, FreshnessVerdict, Judgement, NonceSeen};
+use oona_core::policy::{self, Freshness, FreshnessVerdict, Judgement, NonceSeen, Subject};
 use oona_core::symbols::Symbol;
 use wasmtime::component::{ComponentType, Lift, Lower};
 
@@ -85,7 +85,12 @@ impl Sandboxed for Freshness {
         }
     }
 
-    fn sample(_stream: Symbol) -> policy::Arrival {
-        policy::Arrival::default()
+    fn trial_state(_stream: Symbol) {}
+
+    fn trial_question(subject: Subject, _stream: Symbol) -> policy::Arrival {
+        policy::Arrival {
+            subject,
+            nonce: NonceSeen::Unseen,
+        }
     }
 }

@@ -52,7 +52,9 @@ impl Sandboxed for Routing {
         }
     }
 
-    fn sample(_stream: Symbol) -> Subject {
-        Subject::default()
+    fn trial_state(_stream: Symbol) {}
+
+    fn trial_question(subject: Subject, _stream: Symbol) -> Subject {
+        subject
     }
 }
