@@ -59,7 +59,7 @@ impl Message {
 
 /// Walks over an envelope that has known fields only; answers its type and payload. `None` if it is
 /// another, in which case some attributes may have been visited.
-fn usual<'a>(
+pub(super) fn usual<'a>(
     mut bytes: &'a [u8],
     mut visit: impl FnMut(&'a str, &'a str),
 ) -> Option<(i32, &'a [u8])> {

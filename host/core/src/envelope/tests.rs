@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::read::OWN;
+use super::read::{OWN, usual};
 use super::write::{Numbers, OWN_MAX};
 use super::*;
 use crate::entry::EntryId;
@@ -90,7 +90,10 @@ proptest! {
     fn the_encoding_is_that_of_prost(message in any_message()) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
-        prop_assert_eq!(bytes, by_prost(&message));
+        prop_assert_eq!(&bytes, &by_prost(&message));
+        let read = usual(&bytes, |_, _| {});
+        let expected = (message.message_type.cast_signed(), message.payload.as_ref());
+        prop_assert_eq!(read, Some(expected), "what we write is read the quick way");
     }
 
     #[test]
