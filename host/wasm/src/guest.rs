@@ -16,6 +16,10 @@ use crate::wire::{HOST, TYPES};
 /// On a busy machine a thread may be put aside in the middle of a call for longer than the deadline.
 const CONFIRM: Duration = Duration::from_millis(2);
 
+/// How many names a policy may add to the table of the process while it is configured. Names are
+/// never forgotten, so without a limit one policy could take the room of all others.
+const NEW_NAMES_MAX: u32 = 4_096;
+
 /// How much an instance may have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -45,6 +49,8 @@ pub(crate) struct Guest {
     /// The first bound that the instance ran against, in words.
     pub(crate) denied: Option<String>,
     limits: Limits,
+    /// How many names it has added.
+    new_names: u32,
     /// When the deadline passed, by the clock of the calling thread.
     late_since: Option<Duration>,
 }
@@ -67,6 +73,7 @@ impl Guest {
             table_full: false,
             denied: None,
             limits,
+            new_names: 0,
             late_since: None,
         }
     }
@@ -97,6 +104,14 @@ impl Guest {
         if self.phase != Phase::Configuring {
             bail!("it called `intern` outside of `configure`");
         }
+        if let Some(known) = self.symbols.get(name) {
+            return Ok(known);
+        }
+        if self.new_names >= NEW_NAMES_MAX {
+            self.denied = Some(format!("it wanted more than {NEW_NAMES_MAX} new names"));
+            bail!("it wanted more than {NEW_NAMES_MAX} new names");
+        }
+        self.new_names += 1;
         let symbol = self.symbols.intern(name);
         self.table_full |= symbol.is_none();
         Ok(symbol)

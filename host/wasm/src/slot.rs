@@ -96,6 +96,18 @@ impl<K: Sandboxed> Native<K> {
             make,
         })
     }
+
+    /// What is said of it.
+    #[must_use]
+    pub fn info(&self) -> &Arc<VersionInfo> {
+        &self.info
+    }
+
+    /// One for a worker.
+    #[must_use]
+    pub fn policy(&self) -> Box<dyn Decide<K>> {
+        (self.make)()
+    }
 }
 
 impl<K: Sandboxed> std::fmt::Debug for Native<K> {

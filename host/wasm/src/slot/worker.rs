@@ -76,7 +76,7 @@ impl<K: Sandboxed> Worker<K> {
         let asleep = |version: &Arc<Version<K>>| Instance::asleep(Arc::clone(version));
         let current = active.version.as_ref().map(asleep);
         let last_good = active.last_good.as_ref().map(asleep);
-        let native = (shared.native.make)();
+        let native = shared.native.policy();
         Self {
             shared,
             seat,
