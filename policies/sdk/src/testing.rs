@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::backpressure::{BusState, CandidateRecord, Mode, Slo};
+use crate::dead_letter::{FailedRecord, Failure};
+use crate::freshness::{ArrivalRecord, Nonce};
 use crate::{Message, MessageRecord, Names, Policy, Priority, Symbol, Text};
 
 /// A table of names.
@@ -191,6 +193,26 @@ pub fn candidate(message: &TestMessage, stream: Symbol) -> CandidateRecord {
         tokens: 120,
         tokens_max: 120,
         token_wait: 0,
+    }
+}
+
+/// A message about to be delivered.
+#[must_use]
+pub fn arrival(message: &TestMessage, nonce: Nonce) -> ArrivalRecord {
+    ArrivalRecord {
+        message: message.record,
+        nonce,
+    }
+}
+
+/// A first failed delivery, by a subscriber that asked for no delay.
+#[must_use]
+pub fn failed(message: &TestMessage, failure: Failure) -> FailedRecord {
+    FailedRecord {
+        message: message.record,
+        failure,
+        deliveries: 1,
+        requested_delay: 0,
     }
 }
 
