@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use oona_core::Timestamp;
 use oona_core::policy::{
-    Backpressure, DeadLetter, Decide, Fault, Freshness, Kind, Lookup, PolicyKind, Routing,
+    Backpressure, DeadLetter, Decide, Fault, Freshness, Kind, Lookup, Routing,
 };
 use oona_core::symbols::Symbol;
 use oona_policy_sdk::native::{Decides, Kind as SdkKind, Native as Policy};
@@ -154,7 +154,7 @@ where
         self.policy
             .decide(now, &state, &self.questions, &text, &mut self.decisions);
         decisions.clear();
-        decisions.extend(self.decisions.iter().map(K::decision));
+        decisions.extend(self.decisions.iter().map(<K as Records>::decision));
         Ok(())
     }
 }
