@@ -4,7 +4,20 @@
 //! tasks that connect them to the decisions of `oona-core`. It is a library too, so a process can
 //! embed the bus.
 
+pub mod bus;
 pub mod chain;
 pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod grpc;
+pub mod host;
+pub mod http;
 pub mod metrics;
+pub mod policies;
 pub mod proto;
+pub mod server;
+pub mod shutdown;
+pub mod store;
+pub mod watch;
+pub mod native;
+mod sync;

@@ -16,11 +16,12 @@ use oona_core::lanes::Lanes;
 use oona_core::policy::{Failure, Subject};
 use tokio::sync::Notify;
 
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::subscription::{Delivery, DeliveryId, Nack, NotInFlight, SubscribeOptions};
 use crate::clock::Clock;
 use crate::metrics::DeliveryKind;
 use crate::store::StreamName;
+use crate::sync::lock;
 
 /// An entry that this subscription holds.
 #[derive(Clone, Debug)]

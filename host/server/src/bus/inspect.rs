@@ -8,14 +8,14 @@ use oona_core::entry::Entry;
 use oona_core::envelope::Message;
 use oona_core::nonces::{EntryKey, NonceWindow};
 use oona_core::policy::{
-    Arrival, Failure, Freshness, FreshnessVerdict, Judgement, Lookup, NonceSeen, Subject,
+    Arrival, Failure, FreshnessVerdict, Judgement, Lookup, NonceSeen,
 };
 
 use super::desk::{Content, Held, Verdict};
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::texts::Texts;
-use crate::policies::Pool;
 use crate::store::{NonceClaim, StreamName};
+use crate::sync::lock;
 
 /// An entry fresh from the store.
 #[derive(Debug)]
@@ -37,7 +37,6 @@ pub(super) struct Inspector {
     shared: Arc<Shared>,
     group: Arc<str>,
     consumer: Arc<str>,
-    freshness: Pool<Freshness>,
     nonces: Arc<Mutex<NonceWindow>>,
 }
 
@@ -59,15 +58,8 @@ impl Candidate {
 
 impl Inspector {
     pub(super) fn new(shared: Arc<Shared>, group: Arc<str>, consumer: Arc<str>) -> Self {
-        let freshness = shared.policies.freshness();
         let nonces = shared.nonces(&group);
-        Self {
-            shared,
-            group,
-            consumer,
-            freshness,
-            nonces,
-        }
+        Self { shared, group, consumer, nonces }
     }
 
     /// Sorts a batch into what can be delivered and what cannot. An entry whose nonce could not be
@@ -213,8 +205,7 @@ impl Inspector {
             .collect();
         let text: Arc<dyn Lookup> = Arc::new(Texts(texts));
         let mut judgements = Vec::with_capacity(arrivals.len());
-        self.freshness
-            .with(|asker| asker.ask(now, &(), &arrivals, &text, &mut judgements));
+        self.shared.policies.freshness().with(|asker| asker.ask(now, &(), &arrivals, &text, &mut judgements));
         judgements
     }
 
@@ -282,13 +273,5 @@ impl Inspector {
                 inspected.deliverable.push(candidate.held);
             }
         }
-    }
-}
-
-/// The subject of an entry that could not be read.
-pub(super) fn unread(payload_size: usize) -> Subject {
-    Subject {
-        payload_size: u32::try_from(payload_size).unwrap_or(u32::MAX),
-        ..Subject::default()
     }
 }

@@ -102,8 +102,7 @@ fn show(shared: &Shared, stream: &str, found: &crate::store::StreamDepth) {
 fn follow_mode(shared: &Shared) {
     let now = (shared.clock)();
     let breaker_open = {
-        let mut breaker = shared.publish_breaker();
-        let state = breaker.state(now);
+        let state = shared.publish_breaker().state(now);
         shared
             .metrics
             .breaker_state("publish")

@@ -1,7 +1,6 @@
 //! Dead letters: to look at, and to send on their way again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use oona_core::dead_letter::{DeadLetter, DeadLetterError, Restored};

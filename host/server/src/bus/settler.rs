@@ -12,7 +12,7 @@ use oona_core::Timestamp;
 use oona_core::dead_letter::{Circumstances, DeadLetter};
 use oona_core::envelope::Message;
 use oona_core::policy::{
-    DeadLetter as DeadLetterKind, Failed, Failure, Fate, FateVerdict, Lookup, NoText,
+    Failed, Failure, Fate, FateVerdict, Lookup, NoText,
 };
 use oona_core::schedule::Backoff;
 use tokio::time::{MissedTickBehavior, interval};
@@ -21,7 +21,6 @@ use super::desk::{Content, Desk, Held, Verdict, Work};
 use super::shared::Shared;
 use super::texts::Texts;
 use crate::metrics::Step as Settled;
-use crate::policies::Pool;
 use crate::store::{Settlement, Step, StreamName};
 
 /// How often, within the idle time after which others may claim, held entries are kept alive.
@@ -31,7 +30,6 @@ const TOUCHES_PER_IDLE: u32 = 3;
 pub(super) struct Settler {
     shared: Arc<Shared>,
     desk: Arc<Desk>,
-    dead_letter: Pool<DeadLetterKind>,
     /// Under which names the readers read, and from which streams.
     members: Vec<(Arc<str>, Vec<StreamName>)>,
 }
@@ -42,13 +40,7 @@ impl Settler {
         desk: Arc<Desk>,
         members: Vec<(Arc<str>, Vec<StreamName>)>,
     ) -> Self {
-        let dead_letter = shared.policies.dead_letter();
-        Self {
-            shared,
-            desk,
-            dead_letter,
-            members,
-        }
+        Self { shared, desk, members }
     }
 
     /// Settles until the subscription has ended and nothing is left to settle.
@@ -163,8 +155,7 @@ impl Settler {
             Arc::new(NoText)
         };
         let mut fates = Vec::with_capacity(questions.len());
-        self.dead_letter
-            .with(|asker| asker.ask(now, &(), &questions, &text, &mut fates));
+        self.shared.policies.dead_letter().with(|asker| asker.ask(now, &(), &questions, &text, &mut fates));
         fates
     }
 
@@ -218,7 +209,7 @@ impl Settler {
             entry: held.entry,
             group: self.desk.group.to_string(),
             at: now,
-            policy: self.dead_letter.version_label(),
+            policy: self.shared.policies.dead_letter().version_label(),
         };
         let letter = match &held.content {
             Content::Message(message) => DeadLetter::for_message(message, circumstances),

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use oona_core::Timestamp;
-use oona_core::breaker::{Breaker, BreakerState, Permit};
+use oona_core::breaker::{Breaker, Permit};
 use oona_core::entry::Record;
 use oona_core::envelope::Message;
 use oona_core::nonces::NonceWindow;
@@ -17,9 +17,10 @@ use tokio_util::task::TaskTracker;
 use super::BusConfig;
 use super::board::Board;
 use crate::clock::Clock;
-use crate::metrics::{Counter, Histogram, Metrics, PublishOutcome};
+use crate::metrics::{Counter, DeliveryKind, Histogram, Metrics, PublishOutcome, Step};
 use crate::policies::Policies;
 use crate::store::Store;
+use crate::sync::lock;
 
 /// See the module.
 pub(super) struct Shared {
@@ -51,6 +52,8 @@ pub(super) struct Handles {
     pub(super) accepted_seconds: Histogram,
     pub(super) rejected_seconds: Histogram,
     publishes: Mutex<HashMap<(Arc<str>, PublishOutcome, Arc<str>), Counter>>,
+    deliveries: Mutex<HashMap<(Arc<str>, DeliveryKind), Counter>>,
+    settled: Mutex<HashMap<(Arc<str>, Step), Counter>>,
 }
 
 /// What a [`Shared`] is made of.
@@ -78,6 +81,8 @@ impl Shared {
             accepted_seconds: metrics.publish_duration(PublishOutcome::Accepted),
             rejected_seconds: metrics.publish_duration(PublishOutcome::Rejected),
             publishes: Mutex::default(),
+            deliveries: Mutex::default(),
+            settled: Mutex::default(),
         };
         Self {
             publish_breaker: Mutex::new(Breaker::new(config.breaker.clone())),
@@ -166,6 +171,20 @@ impl Shared {
         counters.entry(key).or_insert_with(resolve).inc_by(n);
     }
 
+    /// Counts a delivery.
+    pub(super) fn count_delivery(&self, stream: &Arc<str>, kind: DeliveryKind) {
+        let mut counters = lock(&self.handles.deliveries);
+        let resolve = || self.metrics.deliveries(stream, kind);
+        counters.entry((Arc::clone(stream), kind)).or_insert_with(resolve).inc();
+    }
+
+    /// Counts a settlement.
+    pub(super) fn count_settled(&self, stream: &Arc<str>, step: Step) {
+        let mut counters = lock(&self.handles.settled);
+        let resolve = || self.metrics.settled(stream, step);
+        counters.entry((Arc::clone(stream), step)).or_insert_with(resolve).inc();
+    }
+
     /// Tells the publish breaker how a call went, and the world if that changed its state.
     pub(super) fn record_publish_breaker(&self, now: Timestamp, permit: Permit, ok: bool) {
         self.record_breaker("publish", &mut self.publish_breaker(), now, permit, ok);
@@ -222,9 +241,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// A lock that a panic elsewhere does not take away: what it guards is replaced whole, never torn.
-pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

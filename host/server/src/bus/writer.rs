@@ -285,15 +285,9 @@ fn unwritten(shared: &Shared, asker: Asker, error: &StoreError) {
 }
 
 fn unavailable(shared: &Shared, asker: Asker, reason: &str, after: Duration, detail: String) {
-    shared.count_publish("", PublishOutcome::Rejected, reason, 1);
-    reject(
-        shared,
-        asker,
-        RejectCause::Unavailable,
-        reason.into(),
-        Some(after),
-        detail,
-    );
+    let reason: Arc<str> = reason.into();
+    shared.count_publish(&Arc::default(), PublishOutcome::Rejected, &reason, 1);
+    reject(shared, asker, RejectCause::Unavailable, reason, Some(after), detail);
 }
 
 fn reject(
