@@ -8,6 +8,7 @@ mod client;
 pub mod output;
 mod policy;
 mod publish;
+mod serve;
 mod subscribe;
 
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use output::{Format, Output};
+
+use crate::config::ConfigError;
 
 /// Exit code of a command that did what it was asked.
 pub const EXIT_OK: u8 = 0;
@@ -51,6 +54,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
     Publish(publish::Publish),
     Subscribe(subscribe::Subscribe),
     /// Make, list and replace policies
@@ -61,6 +65,9 @@ enum Command {
 /// Why a command ended without doing what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// The configuration is at fault. Exit code 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Asked wrongly. Exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -75,7 +82,7 @@ pub enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => EXIT_USAGE,
+            Self::Config(_) | Self::Usage(_) => EXIT_USAGE,
             Self::Unavailable(_) => EXIT_UNAVAILABLE,
             Self::Failed(_) => EXIT_FAILED,
         }
@@ -100,6 +107,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<u8, Failure> {
     match command {
+        Command::Serve(args) => serve::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Policy(command) => policy::run(command),

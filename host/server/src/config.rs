@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fmt, fs};
 
+use oona_core::budget::BudgetConfig;
 use oona_core::policy::Kind;
 use oona_wasm::EngineConfig;
 
@@ -159,6 +160,10 @@ pub struct PoliciesConfig {
     pub watch: bool,
     /// Whether policies without a signature may be used.
     pub allow_unsigned: bool,
+    /// One decision in so many is logged; none if zero.
+    pub log_every: u32,
+    /// How many failures a version is forgiven.
+    pub budget: BudgetConfig,
     /// Bounds of every policy, and where compiled ones are kept.
     pub engine: EngineConfig,
     /// What is said about each kind, in the order of [`Kind::ALL`].

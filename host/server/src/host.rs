@@ -42,6 +42,7 @@ pub enum HostError {
     Listen {
         /// Which.
         address: std::net::SocketAddr,
+        /// Why.
         #[source]
         source: io::Error,
     },
@@ -50,6 +51,7 @@ pub enum HostError {
     PortFile {
         /// Where to.
         path: PathBuf,
+        /// Why.
         #[source]
         source: io::Error,
     },

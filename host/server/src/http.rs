@@ -24,7 +24,6 @@ use crate::bus::{Bus, BusStatus};
 use crate::metrics;
 
 /// What is served over HTTP.
-#[must_use]
 pub fn router(bus: Bus) -> Router {
     Router::new()
         .route("/v1/publish", post(publish::publish))

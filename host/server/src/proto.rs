@@ -5,8 +5,8 @@ use oona_core::policy;
 
 pub use generated::*;
 
-/// How large a component may be. Policies in Python are 18 MB, in Rust 22 KB.
-pub const COMPONENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How large a request of administration may be: a component, and room for its configuration.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = oona_wasm::COMPONENT_BYTES_MAX + 1024 * 1024;
 
 /// What a client of `Subscribe` must be ready to receive as one message: a batch of deliveries
 /// aims at 1 MiB and holds at least one, whatever its size.

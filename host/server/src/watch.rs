@@ -13,6 +13,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use oona_wasm::COMPONENT_BYTES_MAX;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chain::chain;
 use crate::policies::Policies;
-use crate::proto::COMPONENT_BYTES_MAX;
 
 /// How long nothing must have happened to a file before it is looked at.
 pub const QUIET: Duration = Duration::from_millis(200);

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use super::Failure;
 use crate::proto::admin_client::AdminClient;
 use crate::proto::bus_client::BusClient;
-use crate::proto::{COMPONENT_BYTES_MAX, RESPONSE_BYTES_MAX};
+use crate::proto::{ADMIN_REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
 /// How long a server may take to accept a connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -44,7 +44,7 @@ impl Server {
     /// If the address is none, or nothing answers there.
     pub(super) async fn admin(&self) -> Result<AdminClient<Channel>, Failure> {
         let client = AdminClient::new(self.connect().await?);
-        Ok(client.max_encoding_message_size(COMPONENT_BYTES_MAX))
+        Ok(client.max_encoding_message_size(ADMIN_REQUEST_BYTES_MAX))
     }
 
     async fn connect(&self) -> Result<Channel, Failure> {

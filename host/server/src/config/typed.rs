@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oona_core::budget::BudgetConfig;
 use oona_core::policy::Kind;
 use oona_wasm::EngineConfig;
 
@@ -68,6 +69,11 @@ fn policies(read: &Read<'_>) -> Result<PoliciesConfig, ConfigError> {
         directory: read.path("policies.directory"),
         watch: read.flag("policies.watch"),
         allow_unsigned: read.flag("policies.allow_unsigned"),
+        log_every: read.count_u32("policies.log_every"),
+        budget: BudgetConfig {
+            failures: read.count_u32("policies.failures_max"),
+            window_ms: read.count_u64("policies.failures_window_ms"),
+        },
         engine: engine(read),
         kinds: [next()?, next()?, next()?, next()?],
     })

@@ -1,6 +1,8 @@
 //! `Admin`: activate, list, status.
 
 use oona_core::policy::Kind;
+use oona_wasm::{Activation, Source, VersionInfo};
+use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use crate::bus::Bus;
@@ -43,17 +45,20 @@ impl proto::admin_server::Admin for Admin {
         let policies = self.bus.policies().clone();
         // Compiling takes tens of milliseconds, seconds for a large component.
         let activated = tokio::task::spawn_blocking(move || {
-            policies.activate(kind, &request.component, request.config_json.as_deref())
+            let before = policies.list();
+            let config = request.config_json.as_deref();
+            let report = policies.activate(kind, &request.component, config);
+            report.map(|report| activation(&report, &before, &policies.list()))
         });
-        let report = activated.await.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(activation(report.map_err(|error| refusal(&error))?)))
+        let response = activated.await.map_err(|error| Status::internal(error.to_string()))?;
+        response.map(Response::new).map_err(|error| refusal(&error))
     }
 
     async fn list_policies(
         &self,
         _: Request<proto::ListPoliciesRequest>,
     ) -> Result<Response<proto::ListPoliciesResponse>, Status> {
-        let policies = self.bus.policies().list().into_iter().map(status).collect();
+        let policies = self.bus.policies().list().iter().map(status).collect();
         Ok(Response::new(proto::ListPoliciesResponse { policies }))
     }
 
@@ -86,4 +91,38 @@ fn kind(name: &str) -> Result<Option<Kind>, Status> {
 
 fn refusal(error: &ActivateError) -> Status {
     Status::invalid_argument(crate::chain::chain(error))
+}
+
+/// What an activation tells. The configurations are those before and after it.
+fn activation(
+    report: &ActivationReport,
+    before: &[PolicyStatus],
+    after: &[PolicyStatus],
+) -> proto::ActivatePolicyResponse {
+    let Activation { version, replaced, generation, took_us, .. } = &report.activation;
+    let config = |policies: &[PolicyStatus]| {
+        let found = policies.iter().find(|policy| policy.kind == report.kind);
+        found.map_or(Value::Null, |policy| policy.config.clone())
+    };
+    proto::ActivatePolicyResponse {
+        policy: Some(describe(version, *generation, &config(after))),
+        replaced: Some(describe(replaced, generation.saturating_sub(1), &config(before))),
+        prepared_in_us: *took_us,
+    }
+}
+
+fn status(policy: &PolicyStatus) -> proto::PolicyStatus {
+    describe(&policy.slot.version, policy.slot.generation, &policy.config)
+}
+
+fn describe(version: &VersionInfo, generation: u64, config: &Value) -> proto::PolicyStatus {
+    proto::PolicyStatus {
+        kind: version.kind.name().to_owned(),
+        name: version.name.clone(),
+        version: version.version.clone(),
+        digest: version.digest.clone(),
+        native: version.source == Source::Native,
+        generation,
+        config_json: config.to_string(),
+    }
 }

@@ -70,7 +70,7 @@ async fn start(bus: &Bus, mut requests: Requests) -> Result<Session, Status> {
     let listening = tokio::spawn(async move {
         let end = listener.listen(requests).await;
         // Nobody waits for it any more if the stream of deliveries was dropped.
-        drop(ended_out.send(end));
+        let _ = ended_out.send(end);
     });
     Ok(Session {
         waiting: VecDeque::from([Response::Opened(proto::Opened {})]),

@@ -315,8 +315,8 @@ mod tests {
         let table = [
             ("", "EOF while parsing a value at line 1 column 0"),
             ("{}", "missing field `type` at line 1 column 2"),
-            (r#"{"type": "tele"}"#, "\"tele\" is no type of message at line 1 column 15"),
-            (r#"{"type": -1}"#, "-1 is no type of message at line 1 column 11"),
+            (r#"{"type": "tele"}"#, "\"tele\" is no type of message at line 1 column 16"),
+            (r#"{"type": -1}"#, "-1 is no type of message at line 1 column 12"),
             (
                 r#"{"type": 4, "payload": "a", "payload_base64": "b"}"#,
                 "`payload` and `payload_base64` exclude each other",
