@@ -20,7 +20,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let kernels = (6..=9).map(|number| (MessageType(number), TypeRule::default()));
-        Self { clock_skew_ms: 5_000, types: kernels.collect(), window_ms: 120_000 }
+        Self {
+            clock_skew_ms: 5_000,
+            types: kernels.collect(),
+            window_ms: 120_000,
+        }
     }
 }
 
@@ -39,7 +43,11 @@ pub struct TypeRule {
 
 impl Default for TypeRule {
     fn default() -> Self {
-        Self { missing_time: MissingTime::Accept, nonce: true, window_ms: None }
+        Self {
+            missing_time: MissingTime::Accept,
+            nonce: true,
+            window_ms: None,
+        }
     }
 }
 

@@ -70,8 +70,13 @@ impl FreshnessPolicy for Freshness {
         if message.expires_at != 0 && now > message.expires_at {
             return Decision::refuse(Verdict::Stale, reasons.expired);
         }
-        let rule = self.rules.iter().find(|rule| rule.message_type == message.message_type);
-        let Some(rule) = rule else { return Decision::fresh(0, reasons.fresh) };
+        let rule = self
+            .rules
+            .iter()
+            .find(|rule| rule.message_type == message.message_type);
+        let Some(rule) = rule else {
+            return Decision::fresh(0, reasons.fresh);
+        };
         let stale_from = match message.created_at {
             0 if rule.missing_time == MissingTime::Refuse => {
                 return Decision::refuse(Verdict::Stale, reasons.no_time);

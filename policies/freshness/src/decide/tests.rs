@@ -1,6 +1,6 @@
+use oona_policy_sdk::configure;
 use oona_policy_sdk::freshness::ArrivalRecord;
 use oona_policy_sdk::testing::{TestMessage, TestNames, check_schema};
-use oona_policy_sdk::configure;
 use proptest::prelude::*;
 
 use super::*;
@@ -16,7 +16,10 @@ fn kernel() -> TestMessage {
 fn decide(config: &str, now: u64, message: &TestMessage, nonce: Nonce) -> (Decision, String) {
     let mut names = TestNames::default();
     let policy: Freshness = configure(config, &mut names).unwrap();
-    let record = ArrivalRecord { message: message.record, nonce };
+    let record = ArrivalRecord {
+        message: message.record,
+        nonce,
+    };
     let text = message.text(&names);
     let decision = policy.decide(now, &Arrival::new(&record, 0, &text));
     (decision, names.name(decision.reason).to_owned())
@@ -26,22 +29,69 @@ fn decide(config: &str, now: u64, message: &TestMessage, nonce: Nonce) -> (Decis
 fn check(message: &TestMessage, nonce: Nonce, verdict: Verdict, remember: u64, reason: &str) {
     let (decision, why) = decide("{}", NOW, message, nonce);
     let found = (decision.verdict, decision.remember, why.as_str());
-    assert_eq!(found, (verdict, remember, reason), "{:?} {nonce:?}", message.record);
+    assert_eq!(
+        found,
+        (verdict, remember, reason),
+        "{:?} {nonce:?}",
+        message.record
+    );
 }
 
 #[test]
 fn boundaries_are_exact_to_the_millisecond() {
     let report = || TestMessage::default().message_type(REPORT);
     let unseen = Nonce::Unseen;
-    check(&report().created_at(NOW + 5_000), unseen, Verdict::Fresh, 0, "fresh");
-    check(&report().created_at(NOW + 5_001), unseen, Verdict::FromFuture, 0, "from-future");
-    check(&report().expires_at(NOW), unseen, Verdict::Fresh, 0, "fresh");
-    check(&report().expires_at(NOW - 1), unseen, Verdict::Stale, 0, "expired");
+    check(
+        &report().created_at(NOW + 5_000),
+        unseen,
+        Verdict::Fresh,
+        0,
+        "fresh",
+    );
+    check(
+        &report().created_at(NOW + 5_001),
+        unseen,
+        Verdict::FromFuture,
+        0,
+        "from-future",
+    );
+    check(
+        &report().expires_at(NOW),
+        unseen,
+        Verdict::Fresh,
+        0,
+        "fresh",
+    );
+    check(
+        &report().expires_at(NOW - 1),
+        unseen,
+        Verdict::Stale,
+        0,
+        "expired",
+    );
     check(&report().created_at(1), unseen, Verdict::Fresh, 0, "fresh");
 
-    check(&kernel().created_at(NOW), unseen, Verdict::Fresh, 125_001, "fresh");
-    check(&kernel().created_at(NOW - 120_000), unseen, Verdict::Fresh, 5_001, "fresh");
-    check(&kernel().created_at(NOW - 120_001), unseen, Verdict::Stale, 0, "window");
+    check(
+        &kernel().created_at(NOW),
+        unseen,
+        Verdict::Fresh,
+        125_001,
+        "fresh",
+    );
+    check(
+        &kernel().created_at(NOW - 120_000),
+        unseen,
+        Verdict::Fresh,
+        5_001,
+        "fresh",
+    );
+    check(
+        &kernel().created_at(NOW - 120_001),
+        unseen,
+        Verdict::Stale,
+        0,
+        "window",
+    );
     check(&kernel(), unseen, Verdict::Fresh, 125_001, "fresh");
 }
 
@@ -72,7 +122,12 @@ fn types_have_rules_of_their_own() {
     }}"#;
     let check = |message: TestMessage, verdict, reason: &str| {
         let (decision, why) = decide(config, NOW, &message, Nonce::OtherEntry);
-        assert_eq!((decision.verdict, why.as_str()), (verdict, reason), "{:?}", message.record);
+        assert_eq!(
+            (decision.verdict, why.as_str()),
+            (verdict, reason),
+            "{:?}",
+            message.record
+        );
     };
     let of = |message_type| TestMessage::default().message_type(message_type);
     check(of(4).created_at(NOW - 10), Verdict::Fresh, "fresh");
@@ -117,7 +172,10 @@ fn the_schema_is_that_of_the_configuration() {
 fn a_wrong_configuration_is_named() {
     let refused = |config| configure::<Freshness>(config, &mut TestNames::default()).unwrap_err();
     let wrong_type = refused(r#"{"types": {"telemetri": {}}}"#);
-    assert!(wrong_type.contains("`telemetri` is neither a message type"), "{wrong_type}");
+    assert!(
+        wrong_type.contains("`telemetri` is neither a message type"),
+        "{wrong_type}"
+    );
     let unknown = refused(r#"{"window": 1}"#);
     assert!(unknown.contains("unknown field `window`"), "{unknown}");
 }
