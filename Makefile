@@ -1,0 +1,69 @@
+# Each target sets up what is missing, and is quick when there is nothing to do.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+ARGS ?=
+CARGO := cargo
+export RUST_BACKTRACE ?= 1
+
+# $(call step,what fails,what to do)
+step = || { printf 'make %s: %s failed; %s\n' "$@" "$(1)" "$(2)" >&2; exit 1; }
+
+.PHONY: help
+help: ## Lists the targets.
+	@printf 'usage: make TARGET\n\n'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@printf '\nmake demo ARGS="--output json" passes options on to the command.\n'
+
+.PHONY: demo
+demo: build ## Runs the demo: policies swapped under load, every message accounted for.
+	@target/release/oona demo $(ARGS)
+
+.PHONY: test
+test: setup ## Sets up what is missing and runs every test.
+	@printf 'make test: building the host, about 4 minutes the first time\n' >&2
+	@$(CARGO) build --locked -p oona $(call step,the build,see the compiler above)
+	@OONA_BIN=target/debug/oona policies/build.sh $(call step,building the policies,see above)
+	@$(CARGO) test --locked --workspace $(call step,a test,its name and output are above)
+
+.PHONY: build
+build: release ## Builds the host (release) and all policies.
+	@OONA_BIN=target/release/oona policies/build.sh $(call step,building the policies,see above)
+
+.PHONY: release
+release:
+	@[ -e target/release/oona ] || printf 'make build: building the host, about 6 minutes the first time\n' >&2
+	@$(CARGO) build --locked --release -p oona $(call step,the build,see the compiler above)
+
+.PHONY: policy
+policy: ## Builds one policy: make policy DIR=examples/routing-by-origin
+	@[ -n "$(DIR)" ] || { printf 'make policy: DIR=... names the directory of its crate\n' >&2; exit 2; }
+	@[ -e target/release/oona ] || [ -e target/debug/oona ] || $(MAKE) release
+	@policies/build.sh $(DIR) $(call step,building the policy,see above)
+
+.PHONY: policies
+policies: ## Builds all policies with the host that is there.
+	@policies/build.sh $(call step,building the policies,see above)
+
+.PHONY: bench
+bench: build setup ## Measures this machine, each figure beside raw Redis in the same run.
+	@target/release/oona bench $(ARGS)
+
+.PHONY: check
+check: ## Formatting, lints, documentation, dependencies.
+	@$(CARGO) fmt --all --check $(call step,formatting,run cargo fmt)
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings $(call step,clippy,see above)
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --quiet $(call step,rustdoc,see above)
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check --hide-inclusion-graph; \
+	    else printf 'make check: cargo-deny is not installed; dependencies were not checked\n' >&2; fi
+
+.PHONY: setup
+setup: ## Installs redis-server for the tests, if it is missing.
+	@tests/setup.sh
+
+.PHONY: clean
+clean: ## Removes everything that was built.
+	@$(CARGO) clean
