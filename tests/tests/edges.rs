@@ -31,12 +31,17 @@ fn dev() -> Host {
     Host::start(&["--dev"])
 }
 
+async fn connect(address: SocketAddr) -> Channel {
+    let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
+    endpoint.connect().await.expect("the port is open")
+}
+
 async fn bus(address: SocketAddr) -> BusClient<Channel> {
-    BusClient::connect(format!("http://{address}")).await.expect("the port is open")
+    BusClient::new(connect(address).await)
 }
 
 async fn admin(address: SocketAddr) -> AdminClient<Channel> {
-    AdminClient::connect(format!("http://{address}")).await.expect("the port is open")
+    AdminClient::new(connect(address).await)
 }
 
 fn telemetry(sequence: u64, payload: &str) -> PublishRequest {
@@ -120,7 +125,9 @@ fn health_readiness_status_and_metrics_are_there() {
     assert_eq!(content_type, Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
     assert!(metrics.text().contains("oona_build_info{version="));
     assert!(metrics.text().ends_with("# EOF\n"));
-    assert_eq!(get(host.address, "/nowhere").status, 404);
+    let nowhere = get(host.address, "/nowhere");
+    assert_eq!(nowhere.status, 404);
+    assert!(nowhere.text().starts_with("/nowhere is not served; see /v1/publish"));
 }
 
 #[tokio::test]

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
 use tonic::service::Routes;
 
 /// A port that is open and not served yet.
@@ -50,10 +54,23 @@ impl Port {
         grpc: Routes,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let router = http.merge(grpc.prepare().into_axum_router());
+        let router = http.merge(grpc.prepare().into_axum_router()).fallback(nowhere);
         axum::serve(self, router).with_graceful_shutdown(shutdown).await
     }
 }
+
+/// What is not served is told in the words of whoever asked.
+async fn nowhere(headers: HeaderMap, uri: Uri) -> Response {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let path = uri.path();
+    if content_type.is_some_and(|form| form.starts_with("application/grpc")) {
+        Status::unimplemented(format!("{path} is no method of oona.v1")).into_http()
+    } else {
+        (StatusCode::NOT_FOUND, format!("{path} is not served; {SERVED}\n")).into_response()
+    }
+}
+
+const SERVED: &str = "see /v1/publish, /v1/status, /healthz, /readyz and /metrics";
 
 impl Listener for Port {
     type Io = Connection;
