@@ -22,9 +22,16 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[must_use]
 pub fn oona() -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
-    let profile = test.ancestors().nth(2).expect("a test is in target/PROFILE/deps");
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .expect("a test is in target/PROFILE/deps");
     let oona = profile.join(format!("oona{}", env::consts::EXE_SUFFIX));
-    assert!(oona.exists(), "{} is not there: run cargo build -p oona", oona.display());
+    assert!(
+        oona.exists(),
+        "{} is not there: run cargo build -p oona",
+        oona.display()
+    );
     oona
 }
 
@@ -32,7 +39,10 @@ pub fn oona() -> PathBuf {
 #[must_use]
 pub fn command(directory: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(oona());
-    command.args(arguments).current_dir(directory.path()).stdin(Stdio::null());
+    command
+        .args(arguments)
+        .current_dir(directory.path())
+        .stdin(Stdio::null());
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("OONA_") || name == "ESPER_LEYLINE_SECRET" {
@@ -50,7 +60,9 @@ pub fn command(directory: &TempDir, arguments: &[&str]) -> Command {
 #[must_use]
 pub fn run(arguments: &[&str]) -> Output {
     let directory = TempDir::new().expect("a temporary directory");
-    command(&directory, arguments).output().expect("the binary starts")
+    command(&directory, arguments)
+        .output()
+        .expect("the binary starts")
 }
 
 /// A running `oona serve`. Ended when dropped, however the test went.
@@ -86,18 +98,30 @@ impl Host {
         let log = directory.path().join("log");
         let mut command = command(&directory, &["serve", "--listen", "127.0.0.1:0"]);
         let stderr = fs::File::create(&log).expect("a file in a temporary directory");
-        command.args(arguments).stdout(Stdio::piped()).stderr(stderr);
+        command
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(stderr);
         prepare(&mut command);
         let mut child = command.spawn().expect("the binary starts");
         let stdout = child.stdout.take().expect("it is piped");
         let line = first_line(stdout);
-        let address = line.trim().rsplit('/').next().and_then(|address| address.parse().ok());
+        let address = line
+            .trim()
+            .rsplit('/')
+            .next()
+            .and_then(|address| address.parse().ok());
         let Some(address) = address else {
             drop(child.kill());
             let log = fs::read_to_string(&log).unwrap_or_default();
             panic!("no address in `{line}`; it says:\n{log}");
         };
-        Self { child, address, log, _directory: directory }
+        Self {
+            child,
+            address,
+            log,
+            _directory: directory,
+        }
     }
 
     /// What it has written to standard error so far.
@@ -124,7 +148,10 @@ impl Host {
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "cannot send {name}");
+        assert!(
+            sent.is_ok_and(|status| status.success()),
+            "cannot send {name}"
+        );
     }
 
     /// Waits for its end.
@@ -171,7 +198,8 @@ fn first_line(stdout: ChildStdout) -> String {
         drop(out.send(read.map(|_| line)));
         io::copy(&mut reader, &mut io::sink())
     });
-    line.recv_timeout(PATIENCE).map_or_else(|_| String::new(), Result::unwrap_or_default)
+    line.recv_timeout(PATIENCE)
+        .map_or_else(|_| String::new(), Result::unwrap_or_default)
 }
 
 /// Waits until something holds; answers whether it ever did.

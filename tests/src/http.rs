@@ -41,8 +41,13 @@ impl Answer {
     /// A header, by its name in lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.headers.lines().filter_map(|line| line.split_once(": "));
-        lines.find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let mut lines = self
+            .headers
+            .lines()
+            .filter_map(|line| line.split_once(": "));
+        lines
+            .find(|(header, _)| header.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 }
 
@@ -72,9 +77,13 @@ pub fn post(address: SocketAddr, path: &str, content_type: &str, body: &[u8]) ->
 
 fn ask(address: SocketAddr, head: &str, body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).expect("the port is open");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a timeout can be set");
     let head = format!("{head}host: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).expect("the head can be sent");
+    stream
+        .write_all(head.as_bytes())
+        .expect("the head can be sent");
     // A server that refuses a body by its head may close before it has all of it.
     drop(stream.write_all(body));
     let mut answer = Vec::new();
@@ -87,7 +96,10 @@ fn parse(answer: &[u8]) -> Answer {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
     let end = end.expect("an answer has a head");
     let headers = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = headers
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     Answer {
         status: status.expect("an answer has a status"),
         headers,

@@ -2,3 +2,4 @@
 
 pub mod binary;
 pub mod http;
+pub mod policies;

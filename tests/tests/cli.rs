@@ -31,9 +31,15 @@ fn every_command_has_help_with_an_example() {
 
 #[test]
 fn every_command_with_a_result_has_it_as_json() {
-    for name in COMMANDS.iter().filter(|name| !matches!(name, [.., "policy" | "componentize"])) {
+    for name in COMMANDS
+        .iter()
+        .filter(|name| !matches!(name, [.., "policy" | "componentize"]))
+    {
         let arguments: Vec<_> = name.iter().copied().chain(["--help"]).collect();
-        assert!(text(&run(&arguments).stdout).contains("--output"), "{name:?}");
+        assert!(
+            text(&run(&arguments).stdout).contains("--output"),
+            "{name:?}"
+        );
     }
 }
 
@@ -41,7 +47,12 @@ fn every_command_with_a_result_has_it_as_json() {
 fn the_first_help_tells_exit_codes_and_where_to_start() {
     let output = run(&["--help"]);
     let help = text(&output.stdout);
-    for line in ["Exit codes:", "oona serve --dev", "oona publish", "oona subscribe"] {
+    for line in [
+        "Exit codes:",
+        "oona serve --dev",
+        "oona publish",
+        "oona subscribe",
+    ] {
         assert!(help.contains(line), "no `{line}` in {help}");
     }
 }
@@ -55,12 +66,32 @@ fn exit_codes_mean_something() {
         (&[], 2, "Usage: oona"),
         (&["frobnicate"], 2, "unrecognized subcommand"),
         (&["publish", "x", "--type", "nope"], 2, "no type of message"),
-        (&["publish", "x", "--priority", "nope"], 2, "no priority; use one of low, normal"),
+        (
+            &["publish", "x", "--priority", "nope"],
+            2,
+            "no priority; use one of low, normal",
+        ),
         (&["publish", "x", "--count", "0"], 2, "--count"),
-        (&["publish", "x", nobody[0], nobody[1]], 3, "nothing answers at 127.0.0.1:1"),
-        (&["policy", "list", nobody[0], nobody[1]], 3, "start a bus with `oona serve`"),
-        (&["policy", "list", "--server", "not an address"], 2, "is no address"),
-        (&["policy", "componentize", "nowhere.wasm", "--out", "x"], 1, "cannot read nowhere.wasm"),
+        (
+            &["publish", "x", nobody[0], nobody[1]],
+            3,
+            "nothing answers at 127.0.0.1:1",
+        ),
+        (
+            &["policy", "list", nobody[0], nobody[1]],
+            3,
+            "start a bus with `oona serve`",
+        ),
+        (
+            &["policy", "list", "--server", "not an address"],
+            2,
+            "is no address",
+        ),
+        (
+            &["policy", "componentize", "nowhere.wasm", "--out", "x"],
+            1,
+            "cannot read nowhere.wasm",
+        ),
     ];
     for (arguments, code, said) in table {
         let output = run(arguments);
@@ -75,10 +106,15 @@ fn what_is_no_module_is_no_component() {
     let directory = TempDir::new().expect("a temporary directory");
     std::fs::write(directory.path().join("text.wasm"), "text").expect("a file");
     let arguments = ["policy", "componentize", "text.wasm", "--out", "out.wasm"];
-    let output = command(&directory, &arguments).output().expect("the binary starts");
+    let output = command(&directory, &arguments)
+        .output()
+        .expect("the binary starts");
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output.stderr);
-    assert!(told.starts_with("oona: cannot make a component of text.wasm: "), "{told}");
+    assert!(
+        told.starts_with("oona: cannot make a component of text.wasm: "),
+        "{told}"
+    );
     assert!(!directory.path().join("out.wasm").exists());
 }
 
@@ -122,7 +158,9 @@ fn a_wrong_configuration_is_one_message_with_file_line_key_and_remedy() {
     for (file, message) in table {
         let directory = TempDir::new().expect("a temporary directory");
         std::fs::write(directory.path().join("oona.toml"), file).expect("a file");
-        let output = command(&directory, &["serve"]).output().expect("the binary starts");
+        let output = command(&directory, &["serve"])
+            .output()
+            .expect("the binary starts");
         let told = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{file}: {told}");
         assert!(told.starts_with(message), "{file}: {told}");
@@ -135,10 +173,14 @@ fn a_wrong_configuration_is_one_message_with_file_line_key_and_remedy() {
 fn a_variable_that_is_no_setting_is_refused() {
     let directory = TempDir::new().expect("a temporary directory");
     let mut serve = command(&directory, &["serve"]);
-    let output = serve.env("OONA_STORE_ULR", "x").output().expect("the binary starts");
+    let output = serve
+        .env("OONA_STORE_ULR", "x")
+        .output()
+        .expect("the binary starts");
     assert_eq!(output.status.code(), Some(2));
     let told = text(&output.stderr);
-    let message = "oona: environment variable OONA_STORE_ULR: unknown; did you mean OONA_STORE_URL?\n";
+    let message =
+        "oona: environment variable OONA_STORE_ULR: unknown; did you mean OONA_STORE_URL?\n";
     assert_eq!(told, message);
 }
 
@@ -151,15 +193,28 @@ fn the_defaults_can_be_printed_and_used_as_they_are() {
     // They are a configuration themselves; one key more, and it is refused at that line.
     let more = format!("{defaults}\nnonsense = 1\n");
     std::fs::write(directory.path().join("oona.toml"), &more).expect("a file");
-    let output = command(&directory, &["serve"]).output().expect("the binary starts");
+    let output = command(&directory, &["serve"])
+        .output()
+        .expect("the binary starts");
     let line = defaults.lines().count() + 2;
     let told = text(&output.stderr);
-    assert!(told.starts_with(&format!("oona: oona.toml:{line}: log.nonsense: unknown key")), "{told}");
+    assert!(
+        told.starts_with(&format!(
+            "oona: oona.toml:{line}: log.nonsense: unknown key"
+        )),
+        "{told}"
+    );
 }
 
 #[test]
 fn exit_on_unavailable_means_it() {
-    let arguments = ["serve", "--redis", "redis://127.0.0.1:1", "--listen", "127.0.0.1:0"];
+    let arguments = [
+        "serve",
+        "--redis",
+        "redis://127.0.0.1:1",
+        "--listen",
+        "127.0.0.1:0",
+    ];
     let quick = ["--set", "store.give_up_after_ms=50"];
     let output = run(&[&arguments[..], &quick[..]].concat());
     let told = text(&output.stderr);

@@ -14,7 +14,10 @@ fn load(file: &str) -> Config {
 #[test]
 fn the_embedded_defaults_are_those_of_the_bus_and_of_the_engine() {
     let config = load("");
-    assert_eq!(format!("{:#?}", config.bus), format!("{:#?}", BusConfig::default()));
+    assert_eq!(
+        format!("{:#?}", config.bus),
+        format!("{:#?}", BusConfig::default())
+    );
     assert_eq!(config.policies.engine, EngineConfig::default());
 }
 
@@ -31,9 +34,19 @@ fn the_defaults_are_those_of_the_design() {
     assert!(!config.policies.allow_unsigned);
     assert_eq!(config.signing.secret_env, "ESPER_LEYLINE_SECRET");
     let bus = config.bus;
-    assert_eq!((bus.breaker.failures, bus.breaker.open_ms, bus.breaker.trials), (3, 30_000, 5));
+    assert_eq!(
+        (
+            bus.breaker.failures,
+            bus.breaker.open_ms,
+            bus.breaker.trials
+        ),
+        (3, 30_000, 5)
+    );
     let conservative = &bus.conservative;
-    assert_eq!((conservative.high_water, conservative.low_water), (4_000, 1_000));
+    assert_eq!(
+        (conservative.high_water, conservative.low_water),
+        (4_000, 1_000)
+    );
     assert_eq!(conservative.recovery_ms, 60_000);
     assert_eq!(bus.emergency_per_minute, 120);
     assert_eq!(bus.stream_length_max, 100_000);
@@ -67,8 +80,10 @@ fn every_key_has_an_effect() {
             toml::Value::Array(_) => "one".to_owned(),
             _ => return,
         };
-        let sources =
-            Sources { assignments: vec![format!("{key}={other}")], ..Sources::default() };
+        let sources = Sources {
+            assignments: vec![format!("{key}={other}")],
+            ..Sources::default()
+        };
         let config = Config::assemble(None, &sources);
         let config = config.unwrap_or_else(|error| panic!("{key}={other}: {error}"));
         assert_ne!(format!("{config:?}"), usual, "{key} has no effect");
@@ -89,7 +104,11 @@ fn other_text(key: &str, text: &str) -> String {
 
 fn walk(table: &toml::Table, path: &str, visit: &mut dyn FnMut(&str, &toml::Value)) {
     for (name, value) in table {
-        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let key = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
         match value {
             toml::Value::Table(inner) => walk(inner, &key, visit),
             value => visit(&key, value),

@@ -25,8 +25,8 @@ fn route<P: RoutingPolicy>(config: &str, message: &TestMessage) -> (String, Stri
 }
 
 #[track_caller]
-fn check(config: &str, message: TestMessage, stream: &str, reason: &str) {
-    let (to, why) = route::<ByOrigin>(config, &message);
+fn check(config: &str, message: &TestMessage, stream: &str, reason: &str) {
+    let (to, why) = route::<ByOrigin>(config, message);
     assert_eq!((to.as_str(), why.as_str()), (stream, reason), "{message:?}");
 }
 
@@ -38,33 +38,33 @@ fn report(origin: &str) -> TestMessage {
 
 #[test]
 fn the_origin_decides() {
-    check("{}", report("edge"), "oona.telemetry", "origin");
-    check("{}", report("centre"), "oona.normal", "type");
+    check("{}", &report("edge"), "oona.telemetry", "origin");
+    check("{}", &report("centre"), "oona.normal", "type");
     check(
         "{}",
-        report("edge ").message_type(4),
+        &report("edge ").message_type(4),
         "oona.telemetry",
         "type",
     );
     let config = r#"{"origins": ["lab", "field"], "stream": "oona.policy"}"#;
-    check(config, report("lab"), "oona.policy", "origin");
+    check(config, &report("lab"), "oona.policy", "origin");
     check(
         config,
-        report("field").priority(Priority::High),
+        &report("field").priority(Priority::High),
         "oona.policy",
         "origin",
     );
-    check(config, report("edge"), "oona.normal", "type");
-    check(r#"{"origins": []}"#, report("edge"), "oona.normal", "type");
+    check(config, &report("edge"), "oona.normal", "type");
+    check(r#"{"origins": []}"#, &report("edge"), "oona.normal", "type");
 }
 
 #[test]
 fn an_emergency_is_one_from_anywhere() {
     let emergency = report("edge").priority(Priority::Emergency);
-    check("{}", emergency, "oona.emergency", "emergency");
+    check("{}", &emergency, "oona.emergency", "emergency");
     check(
         "{}",
-        report("edge").message_type(10),
+        &report("edge").message_type(10),
         "oona.emergency",
         "emergency",
     );

@@ -268,7 +268,10 @@ impl Config {
     #[must_use]
     pub fn policy_error(&self, kind: Kind, pointer: &str, problem: String) -> ConfigError {
         let inner = pointer.split('/').filter(|part| !part.is_empty());
-        let path: Vec<_> = ["policies", kind.name(), "config"].into_iter().chain(inner).collect();
+        let path: Vec<_> = ["policies", kind.name(), "config"]
+            .into_iter()
+            .chain(inner)
+            .collect();
         self.refusal(&path, problem)
     }
 }

@@ -52,7 +52,8 @@ pub fn routes(bus: &Bus, limits: GrpcLimits, admin: AdminOptions) -> Routes {
     };
     let service = BusServer::new(service).max_decoding_message_size(request_max);
     let admin = AdminServer::new(Admin::new(bus.clone(), admin));
-    Routes::new(service).add_service(admin.max_decoding_message_size(proto::ADMIN_REQUEST_BYTES_MAX))
+    Routes::new(service)
+        .add_service(admin.max_decoding_message_size(proto::ADMIN_REQUEST_BYTES_MAX))
 }
 
 /// Publish and subscribe.
@@ -70,7 +71,9 @@ impl proto::bus_server::Bus for BusService {
         &self,
         request: Request<proto::PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        publish::one(&self.bus, request.into_inner()).await.map(Response::new)
+        publish::one(&self.bus, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type PublishStreamStream = BoxStream<'static, Result<proto::PublishResponse, Status>>;
@@ -89,12 +92,14 @@ impl proto::bus_server::Bus for BusService {
         &self,
         request: Request<Streaming<proto::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let seat = Arc::clone(&self.subscribers).try_acquire_owned().map_err(|_| {
-            let max = self.subscribers_max;
-            Status::resource_exhausted(format!(
-                "{max} subscribers are connected, the limit; see server.subscribers_max"
-            ))
-        })?;
+        let seat = Arc::clone(&self.subscribers)
+            .try_acquire_owned()
+            .map_err(|_| {
+                let max = self.subscribers_max;
+                Status::resource_exhausted(format!(
+                    "{max} subscribers are connected, the limit; see server.subscribers_max"
+                ))
+            })?;
         let messages = subscribe::open(self.bus.clone(), request.into_inner(), seat);
         Ok(Response::new(messages))
     }

@@ -95,16 +95,33 @@ impl Host {
         let (policies, loaded) = policies::load(&config, directory.as_deref(), &metrics)?;
         let port = open(&config).await?;
         let signed = keyring.is_some();
-        let foundation = Foundation { store, keyring, policies: policies.clone(), metrics };
+        let foundation = Foundation {
+            store,
+            keyring,
+            policies: policies.clone(),
+            metrics,
+        };
         let (bus, tasks) = Bus::start(config.bus.clone(), foundation, clock::system());
         let stop = CancellationToken::new();
         let watched = directory.filter(|_| config.policies.watch && config.policies.allow_unsigned);
         let watching = watched.and_then(|directory| {
-            watch::watch(&directory, policies, stop.clone()).inspect_err(not_watched).ok()
+            watch::watch(&directory, policies, stop.clone())
+                .inspect_err(not_watched)
+                .ok()
         });
         let address = port.address();
         let serving = tokio::spawn(serve(port, &bus, &config, stop.clone()));
-        Ok(Self { config, bus, tasks, address, loaded, signed, stop, serving, watching })
+        Ok(Self {
+            config,
+            bus,
+            tasks,
+            address,
+            loaded,
+            signed,
+            stop,
+            serving,
+            watching,
+        })
     }
 
     /// The address that is served.
@@ -205,10 +222,16 @@ fn store(config: &Config) -> Result<Arc<dyn Store>, ConfigError> {
 async fn open(config: &Config) -> Result<Port, HostError> {
     let server = &config.server;
     let port = Port::open(server.listen, server.connections_max).await;
-    let port = port.map_err(|source| HostError::Listen { address: server.listen, source })?;
+    let port = port.map_err(|source| HostError::Listen {
+        address: server.listen,
+        source,
+    })?;
     if let Some(path) = &server.port_file {
         let written = fs::write(path, format!("{}\n", port.address()));
-        written.map_err(|source| HostError::PortFile { path: path.clone(), source })?;
+        written.map_err(|source| HostError::PortFile {
+            path: path.clone(),
+            source,
+        })?;
     }
     Ok(port)
 }
@@ -223,7 +246,9 @@ fn serve(
         in_flight_max: config.server.in_flight_max,
         subscribers_max: config.server.subscribers_max,
     };
-    let admin = AdminOptions { allow_unsigned: config.policies.allow_unsigned };
+    let admin = AdminOptions {
+        allow_unsigned: config.policies.allow_unsigned,
+    };
     let grpc = grpc::routes(bus, limits, admin);
     let http = http::router(bus.clone());
     async move { port.serve(http, grpc, stop.cancelled_owned()).await }

@@ -51,7 +51,11 @@ struct Readiness {
 
 async fn readyz(State(bus): State<Bus>) -> Response {
     let BusStatus { ready, reasons, .. } = bus.status();
-    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (code, Json(Readiness { ready, reasons })).into_response()
 }
 

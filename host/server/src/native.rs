@@ -83,6 +83,7 @@ pub enum NativeError {
     Trial {
         /// Which policy.
         kind: Kind,
+        /// What is wrong with its answers.
         #[source]
         source: Fault,
     },

@@ -21,8 +21,8 @@ use oona_wasm::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-pub use self::ask::{Asker, Pool};
 use self::ask::Asking;
+pub use self::ask::{Asker, Pool};
 pub use self::error::ActivateError;
 use crate::bus::Streams;
 use crate::clock::Clock;
@@ -96,7 +96,10 @@ struct Seat<K: Sandboxed> {
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let versions = self.list().into_iter().map(|status| status.slot.version.to_string());
+        let versions = self
+            .list()
+            .into_iter()
+            .map(|status| status.slot.version.to_string());
         f.debug_list().entries(versions).finish()
     }
 }
@@ -125,7 +128,13 @@ pub struct ActivationReport {
 
 impl fmt::Display for ActivationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Activation { version, replaced, generation, took_us, .. } = &self.activation;
+        let Activation {
+            version,
+            replaced,
+            generation,
+            took_us,
+            ..
+        } = &self.activation;
         write!(
             f,
             "{}: {version} in use instead of {replaced}, change {generation}, after {took_us} µs",
@@ -139,8 +148,14 @@ impl Policies {
     #[must_use]
     pub fn new(options: &PolicyOptions) -> Self {
         let symbols = SymbolTable::default();
-        let known = options.streams.destinations().map(|stream| symbols.intern(stream));
-        let names = Names { streams: Arc::new(known.collect()), symbols: symbols.clone() };
+        let known = options
+            .streams
+            .destinations()
+            .map(|stream| symbols.intern(stream));
+        let names = Names {
+            streams: Arc::new(known.collect()),
+            symbols: symbols.clone(),
+        };
         let routing = built_in(native::routing, options, &names);
         let backpressure = built_in(native::backpressure, options, &names);
         let freshness = built_in(native::freshness, options, &names);
@@ -200,7 +215,11 @@ impl Policies {
     ) -> Result<ActivationReport, ActivateError> {
         let activated = self.try_activate(kind, component, config);
         let found = activated.as_ref().map_or(kind, |report| Some(report.kind));
-        self.0.asking.metrics.policy_activations(found, activated.is_ok()).inc();
+        self.0
+            .asking
+            .metrics
+            .policy_activations(found, activated.is_ok())
+            .inc();
         match &activated {
             Ok(report) => tracing::info!(kind = %report.kind, "{report}"),
             Err(error) => {
@@ -230,7 +249,10 @@ impl Policies {
             Kind::Freshness => inner.freshness.activate(inner, &artifact, config),
             Kind::DeadLetter => inner.dead_letter.activate(inner, &artifact, config),
         };
-        Ok(ActivationReport { kind: artifact.kind(), activation: activation? })
+        Ok(ActivationReport {
+            kind: artifact.kind(),
+            activation: activation?,
+        })
     }
 
     /// One who asks the routing policy.
@@ -266,16 +288,27 @@ fn built_in<K: Sandboxed>(
     names: &Names,
 ) -> Native<K> {
     let built = build(&native_config(options, K::KIND), names);
-    built.or_else(|_| build(&native_base(options, K::KIND).to_string(), names)).unwrap_or_else(
-        |error| unreachable!("a shipped policy runs on the streams of any bus: {error}"),
-    )
+    built
+        .or_else(|_| build(&native_base(options, K::KIND).to_string(), names))
+        .unwrap_or_else(|error| {
+            unreachable!("a shipped policy runs on the streams of any bus: {error}")
+        })
 }
 
 /// What the native build of a kind is configured with: the configuration of its kind, over what
 /// makes it work on the streams of this bus.
 fn native_config(options: &PolicyOptions, kind: Kind) -> String {
-    let mut merged = native_base(options, kind).as_object().cloned().unwrap_or_default();
-    merged.extend(options.config(kind).as_object().cloned().unwrap_or_default());
+    let mut merged = native_base(options, kind)
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    merged.extend(
+        options
+            .config(kind)
+            .as_object()
+            .cloned()
+            .unwrap_or_default(),
+    );
     Value::Object(merged).to_string()
 }
 
@@ -315,7 +348,11 @@ fn seat<K: Sandboxed>(options: &PolicyOptions, native: Native<K>) -> Seat<K> {
 impl<K: Sandboxed> Seat<K> {
     fn status(&self) -> PolicyStatus {
         let config = crate::sync::lock(&self.config).clone();
-        PolicyStatus { kind: K::KIND, slot: self.slot.status(), config }
+        PolicyStatus {
+            kind: K::KIND,
+            slot: self.slot.status(),
+            config,
+        }
     }
 
     fn activate(
@@ -330,7 +367,11 @@ impl<K: Sandboxed> Seat<K> {
         let activation = self.slot.activate(&version, (inner.clock)())?;
         *crate::sync::lock(&self.config) = config;
         let generation = i64::try_from(activation.generation).unwrap_or(i64::MAX);
-        inner.asking.metrics.policy_generation(K::KIND).set(generation);
+        inner
+            .asking
+            .metrics
+            .policy_generation(K::KIND)
+            .set(generation);
         Ok(activation)
     }
 }
@@ -344,8 +385,14 @@ impl<K: Sandboxed> Seat<K> {
 pub fn check_native(options: &PolicyOptions, kind: Kind) -> Result<(), ActivateError> {
     validate(kind, native::config_schema(kind), options.config(kind))?;
     let symbols = SymbolTable::default();
-    let known = options.streams.destinations().map(|stream| symbols.intern(stream));
-    let names = Names { streams: Arc::new(known.collect()), symbols: symbols.clone() };
+    let known = options
+        .streams
+        .destinations()
+        .map(|stream| symbols.intern(stream));
+    let names = Names {
+        streams: Arc::new(known.collect()),
+        symbols: symbols.clone(),
+    };
     let built = match kind {
         Kind::Routing => native::routing(&native_config(options, kind), &names).map(drop),
         Kind::Backpressure => native::backpressure(&native_config(options, kind), &names).map(drop),
@@ -366,11 +413,13 @@ fn validate(kind: Kind, schema: &str, config: &Value) -> Result<(), ActivateErro
     let schema: Value = schema.map_err(|error| ActivateError::Schema(error.to_string()))?;
     let validator = jsonschema::validator_for(&schema);
     let validator = validator.map_err(|error| ActivateError::Schema(error.to_string()))?;
-    validator.validate(config).map_err(|error| ActivateError::Config {
-        kind,
-        pointer: pointer(&error),
-        problem: error.to_string(),
-    })
+    validator
+        .validate(config)
+        .map_err(|error| ActivateError::Config {
+            kind,
+            pointer: pointer(&error),
+            problem: error.to_string(),
+        })
 }
 
 /// The place that an error is about: of a key that should not be there, the key itself.
@@ -387,8 +436,14 @@ fn pointer(error: &ValidationError<'_>) -> String {
 /// Tells logs and counters what happens in a slot.
 fn events(metrics: Arc<Metrics>, kind: Kind) -> EventSink {
     Arc::new(move |event| match event {
-        Event::Failed { version, answered_by, fault } => {
-            metrics.policy_failures(kind, &version.version, fault.name()).inc();
+        Event::Failed {
+            version,
+            answered_by,
+            fault,
+        } => {
+            metrics
+                .policy_failures(kind, &version.version, fault.name())
+                .inc();
             tracing::warn!(%kind, %version, %answered_by, %fault, "a policy failed");
         }
         Event::FellBack { from, to, fault } => {

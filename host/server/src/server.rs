@@ -34,7 +34,11 @@ impl Port {
     pub async fn open(address: SocketAddr, connections_max: usize) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, connections: Arc::new(Semaphore::new(connections_max)) })
+        Ok(Self {
+            listener,
+            address,
+            connections: Arc::new(Semaphore::new(connections_max)),
+        })
     }
 
     /// The address that was chosen.
@@ -54,19 +58,29 @@ impl Port {
         grpc: Routes,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let router = http.merge(grpc.prepare().into_axum_router()).fallback(nowhere);
-        axum::serve(self, router).with_graceful_shutdown(shutdown).await
+        let router = http
+            .merge(grpc.prepare().into_axum_router())
+            .fallback(nowhere);
+        axum::serve(self, router)
+            .with_graceful_shutdown(shutdown)
+            .await
     }
 }
 
 /// What is not served is told in the words of whoever asked.
 async fn nowhere(headers: HeaderMap, uri: Uri) -> Response {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let path = uri.path();
     if content_type.is_some_and(|form| form.starts_with("application/grpc")) {
         Status::unimplemented(format!("{path} is no method of oona.v1")).into_http()
     } else {
-        (StatusCode::NOT_FOUND, format!("{path} is not served; {SERVED}\n")).into_response()
+        (
+            StatusCode::NOT_FOUND,
+            format!("{path} is not served; {SERVED}\n"),
+        )
+            .into_response()
     }
 }
 
@@ -83,7 +97,13 @@ impl Listener for Port {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "small writes will be delayed");
         }
-        (Connection { stream, _seat: seat }, peer)
+        (
+            Connection {
+                stream,
+                _seat: seat,
+            },
+            peer,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

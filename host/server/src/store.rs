@@ -245,7 +245,12 @@ impl StreamDepth {
     #[must_use]
     pub fn new(length: u64, groups: Vec<GroupDepth>, delayed: u64) -> Self {
         let slowest = groups.iter().map(|group| group.lag + group.pending).max();
-        Self { length, unfinished: slowest.unwrap_or(length), groups, delayed }
+        Self {
+            length,
+            unfinished: slowest.unwrap_or(length),
+            groups,
+            delayed,
+        }
     }
 }
 

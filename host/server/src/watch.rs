@@ -53,12 +53,21 @@ pub fn watch(
 ) -> Result<JoinHandle<()>, WatchError> {
     let inbox = Arc::new(Inbox::default());
     let outside = Arc::clone(&inbox);
-    let refused =
-        |source| WatchError { directory: directory.to_owned(), source };
-    let mut watcher = notify::recommended_watcher(move |event| outside.take_in(event))
+    let refused = |source| WatchError {
+        directory: directory.to_owned(),
+        source,
+    };
+    let mut watcher =
+        notify::recommended_watcher(move |event| outside.take_in(event)).map_err(refused)?;
+    watcher
+        .watch(directory, RecursiveMode::NonRecursive)
         .map_err(refused)?;
-    watcher.watch(directory, RecursiveMode::NonRecursive).map_err(refused)?;
-    let task = Task { inbox, policies, waiting: Waiting::default(), seen: BTreeMap::new() };
+    let task = Task {
+        inbox,
+        policies,
+        waiting: Waiting::default(),
+        seen: BTreeMap::new(),
+    };
     Ok(tokio::spawn(task.run(watcher, shutdown)))
 }
 
@@ -106,7 +115,8 @@ fn is_close_write(access: notify::event::AccessKind) -> bool {
 }
 
 fn is_component(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "wasm")
+    path.extension()
+        .is_some_and(|extension| extension == "wasm")
 }
 
 /// Paths, and when each is to be looked at.
@@ -126,12 +136,21 @@ impl Waiting {
             tracing::warn!(path = %path.display(), "passed over: too many files at once");
             return;
         }
-        self.0.insert(path, Look { at: now + QUIET, second: false });
+        self.0.insert(
+            path,
+            Look {
+                at: now + QUIET,
+                second: false,
+            },
+        );
     }
 
     /// The first look has failed: there will be a second one, unless something happens before.
     fn failed(&mut self, path: PathBuf, now: Instant) {
-        self.0.entry(path).or_insert(Look { at: now + SECOND_LOOK, second: true });
+        self.0.entry(path).or_insert(Look {
+            at: now + SECOND_LOOK,
+            second: true,
+        });
     }
 
     /// The next path whose time has come, and whether this is its second look.
@@ -186,7 +205,9 @@ impl Task {
         let looked = tokio::task::spawn_blocking(move || activate(&policies, &at, seen)).await;
         let shown = path.display();
         match looked {
-            Ok(Ok(Looked::Unchanged)) => tracing::debug!(path = %shown, "the same policy as before"),
+            Ok(Ok(Looked::Unchanged)) => {
+                tracing::debug!(path = %shown, "the same policy as before")
+            }
             Ok(Ok(Looked::Activated { hash, told })) => {
                 tracing::info!(path = %shown, "policy in use: {told}");
                 // Forgetting costs no more than an activation of the same bytes.
@@ -202,7 +223,9 @@ impl Task {
                 tracing::debug!(path = %shown, reason = %refused, "not a policy yet");
                 self.waiting.failed(path, Instant::now());
             }
-            Err(panicked) => tracing::error!(path = %shown, error = %panicked, "policy not checked"),
+            Err(panicked) => {
+                tracing::error!(path = %shown, error = %panicked, "policy not checked")
+            }
         }
     }
 }
@@ -221,8 +244,13 @@ fn activate(policies: &Policies, path: &Path, seen: Option<u64>) -> Result<Looke
     if seen == Some(hash) {
         return Ok(Looked::Unchanged);
     }
-    let report = policies.activate(None, &bytes, None).map_err(|error| chain(&error))?;
-    Ok(Looked::Activated { hash, told: report.to_string() })
+    let report = policies
+        .activate(None, &bytes, None)
+        .map_err(|error| chain(&error))?;
+    Ok(Looked::Activated {
+        hash,
+        told: report.to_string(),
+    })
 }
 
 /// Reads a component, unless it is larger than any may be.
@@ -249,7 +277,10 @@ mod tests {
         waiting.touched("a.wasm".into(), start + 100 * MS);
         assert_eq!(waiting.next(), Some(start + 300 * MS));
         assert_eq!(waiting.due(start + 299 * MS), None);
-        assert_eq!(waiting.due(start + 300 * MS), Some(("a.wasm".into(), false)));
+        assert_eq!(
+            waiting.due(start + 300 * MS),
+            Some(("a.wasm".into(), false))
+        );
         assert_eq!(waiting.due(start + 300 * MS), None);
         assert_eq!(waiting.next(), None);
     }
@@ -264,7 +295,10 @@ mod tests {
         // Something happened while it was looked at: that counts, not the failure.
         waiting.touched("a.wasm".into(), start);
         waiting.failed("a.wasm".into(), start);
-        assert_eq!(waiting.due(start + 200 * MS), Some(("a.wasm".into(), false)));
+        assert_eq!(
+            waiting.due(start + 200 * MS),
+            Some(("a.wasm".into(), false))
+        );
     }
 
     #[test]
@@ -273,15 +307,31 @@ mod tests {
         let table = [
             (EventKind::Create(CreateKind::File), "a.wasm", true),
             (EventKind::Create(CreateKind::File), "a.wasm.part", false),
-            (EventKind::Access(AccessKind::Close(AccessMode::Write)), "a.wasm", true),
-            (EventKind::Access(AccessKind::Close(AccessMode::Read)), "a.wasm", false),
-            (EventKind::Access(AccessKind::Open(AccessMode::Any)), "a.wasm", false),
+            (
+                EventKind::Access(AccessKind::Close(AccessMode::Write)),
+                "a.wasm",
+                true,
+            ),
+            (
+                EventKind::Access(AccessKind::Close(AccessMode::Read)),
+                "a.wasm",
+                false,
+            ),
+            (
+                EventKind::Access(AccessKind::Open(AccessMode::Any)),
+                "a.wasm",
+                false,
+            ),
             (EventKind::Remove(RemoveKind::File), "a.wasm", false),
         ];
         for (kind, path, counts) in table {
             let inbox = Inbox::default();
             inbox.take_in(Ok(Event::new(kind).add_path(path.into())));
-            assert_eq!(inbox.paths().contains(Path::new(path)), counts, "{kind:?} {path}");
+            assert_eq!(
+                inbox.paths().contains(Path::new(path)),
+                counts,
+                "{kind:?} {path}"
+            );
         }
     }
 

@@ -7,9 +7,7 @@ use oona_core::Timestamp;
 use oona_core::entry::Entry;
 use oona_core::envelope::Message;
 use oona_core::nonces::{EntryKey, NonceWindow};
-use oona_core::policy::{
-    Arrival, Failure, FreshnessVerdict, Judgement, Lookup, NonceSeen,
-};
+use oona_core::policy::{Arrival, Failure, FreshnessVerdict, Judgement, Lookup, NonceSeen};
 
 use super::desk::{Content, Held, Verdict};
 use super::shared::Shared;
@@ -59,7 +57,12 @@ impl Candidate {
 impl Inspector {
     pub(super) fn new(shared: Arc<Shared>, group: Arc<str>, consumer: Arc<str>) -> Self {
         let nonces = shared.nonces(&group);
-        Self { shared, group, consumer, nonces }
+        Self {
+            shared,
+            group,
+            consumer,
+            nonces,
+        }
     }
 
     /// Sorts a batch into what can be delivered and what cannot. An entry whose nonce could not be
@@ -205,7 +208,10 @@ impl Inspector {
             .collect();
         let text: Arc<dyn Lookup> = Arc::new(Texts(texts));
         let mut judgements = Vec::with_capacity(arrivals.len());
-        self.shared.policies.freshness().with(|asker| asker.ask(now, &(), &arrivals, &text, &mut judgements));
+        self.shared
+            .policies
+            .freshness()
+            .with(|asker| asker.ask(now, &(), &arrivals, &text, &mut judgements));
         judgements
     }
 

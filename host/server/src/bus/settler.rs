@@ -11,9 +11,7 @@ use std::time::Duration;
 use oona_core::Timestamp;
 use oona_core::dead_letter::{Circumstances, DeadLetter};
 use oona_core::envelope::Message;
-use oona_core::policy::{
-    Failed, Failure, Fate, FateVerdict, Lookup, NoText,
-};
+use oona_core::policy::{Failed, Failure, Fate, FateVerdict, Lookup, NoText};
 use oona_core::schedule::Backoff;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -40,7 +38,11 @@ impl Settler {
         desk: Arc<Desk>,
         members: Vec<(Arc<str>, Vec<StreamName>)>,
     ) -> Self {
-        Self { shared, desk, members }
+        Self {
+            shared,
+            desk,
+            members,
+        }
     }
 
     /// Settles until the subscription has ended and nothing is left to settle.
@@ -155,7 +157,10 @@ impl Settler {
             Arc::new(NoText)
         };
         let mut fates = Vec::with_capacity(questions.len());
-        self.shared.policies.dead_letter().with(|asker| asker.ask(now, &(), &questions, &text, &mut fates));
+        self.shared
+            .policies
+            .dead_letter()
+            .with(|asker| asker.ask(now, &(), &questions, &text, &mut fates));
         fates
     }
 

@@ -175,14 +175,20 @@ impl Shared {
     pub(super) fn count_delivery(&self, stream: &Arc<str>, kind: DeliveryKind) {
         let mut counters = lock(&self.handles.deliveries);
         let resolve = || self.metrics.deliveries(stream, kind);
-        counters.entry((Arc::clone(stream), kind)).or_insert_with(resolve).inc();
+        counters
+            .entry((Arc::clone(stream), kind))
+            .or_insert_with(resolve)
+            .inc();
     }
 
     /// Counts a settlement.
     pub(super) fn count_settled(&self, stream: &Arc<str>, step: Step) {
         let mut counters = lock(&self.handles.settled);
         let resolve = || self.metrics.settled(stream, step);
-        counters.entry((Arc::clone(stream), step)).or_insert_with(resolve).inc();
+        counters
+            .entry((Arc::clone(stream), step))
+            .or_insert_with(resolve)
+            .inc();
     }
 
     /// Tells the publish breaker how a call went, and the world if that changed its state.

@@ -287,7 +287,14 @@ fn unwritten(shared: &Shared, asker: Asker, error: &StoreError) {
 fn unavailable(shared: &Shared, asker: Asker, reason: &str, after: Duration, detail: String) {
     let reason: Arc<str> = reason.into();
     shared.count_publish(&Arc::default(), PublishOutcome::Rejected, &reason, 1);
-    reject(shared, asker, RejectCause::Unavailable, reason, Some(after), detail);
+    reject(
+        shared,
+        asker,
+        RejectCause::Unavailable,
+        reason,
+        Some(after),
+        detail,
+    );
 }
 
 fn reject(

@@ -109,7 +109,11 @@ fn sources(args: &Serve) -> Sources {
         ]);
     }
     if args.exit_on_unavailable {
-        let flag = ("store.give_up_after_ms", UNAVAILABLE_MS.to_owned(), "--exit-on-unavailable");
+        let flag = (
+            "store.give_up_after_ms",
+            UNAVAILABLE_MS.to_owned(),
+            "--exit-on-unavailable",
+        );
         sources.flags.push(flag);
     }
     let named = [
@@ -121,7 +125,9 @@ fn sources(args: &Serve) -> Sources {
         ("log.format", &args.log_format, "--log-format"),
     ];
     for (key, value, flag) in named {
-        sources.flags.extend(value.clone().map(|value| (key, value, flag)));
+        sources
+            .flags
+            .extend(value.clone().map(|value| (key, value, flag)));
     }
     sources.assignments.clone_from(&args.assignments);
     sources
@@ -135,12 +141,19 @@ fn begin_logging(config: &LogConfig) {
         LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => layer.json().boxed(),
     };
-    drop(tracing_subscriber::registry().with(layer.with_filter(filter)).try_init());
+    drop(
+        tracing_subscriber::registry()
+            .with(layer.with_filter(filter))
+            .try_init(),
+    );
 }
 
 fn runtime(engine: &EngineConfig) -> Result<Runtime, Failure> {
     let stack = engine.stack_bytes_max + STACK_BYTES_BESIDE_POLICY;
-    let runtime = runtime::Builder::new_multi_thread().enable_all().thread_stack_size(stack).build();
+    let runtime = runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(stack)
+        .build();
     Ok(runtime.context("cannot start the runtime")?)
 }
 
@@ -155,7 +168,10 @@ async fn serve(args: &Serve, config: Config) -> Result<u8, Failure> {
         }
         signal = signals.next() => signal,
     };
-    tracing::info!(signal, "shutting down; a second signal ends the host at once");
+    tracing::info!(
+        signal,
+        "shutting down; a second signal ends the host at once"
+    );
     tokio::select! {
         finished = host.shutdown() => Ok(if finished { farewell() } else { unfinished() }),
         signal = signals.next() => {
@@ -197,7 +213,9 @@ fn announce(args: &Serve, host: &Host) -> Result<(), Failure> {
         dev: args.dev,
     };
     let text = |serving: &Serving<'_>| format!("oona serves http://{}", serving.address);
-    args.output.write(&serving, text).map_err(anyhow::Error::from)?;
+    args.output
+        .write(&serving, text)
+        .map_err(anyhow::Error::from)?;
     if args.output.format == Format::Text {
         output::say(&banner(args, host));
     }
@@ -219,7 +237,10 @@ fn banner(args: &Serve, host: &Host) -> String {
     if host.is_signed() {
         line("signing", &format!("with the secret in {secret}"));
     } else {
-        line("signing", &format!("off: {secret} is not set, and every entry is believed"));
+        line(
+            "signing",
+            &format!("off: {secret} is not set, and every entry is believed"),
+        );
     }
     for loaded in host.loaded() {
         line("policy", &loaded.to_string());
@@ -228,7 +249,10 @@ fn banner(args: &Serve, host: &Host) -> String {
     let names: Vec<_> = streams.destinations().map(|stream| &**stream).collect();
     line("streams", &names.join(", "));
     if args.dev {
-        line("dev mode", "unsigned policies are allowed; nothing here is meant to last");
+        line(
+            "dev mode",
+            "unsigned policies are allowed; nothing here is meant to last",
+        );
     }
     lines.trim_end().to_owned()
 }

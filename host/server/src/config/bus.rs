@@ -52,7 +52,10 @@ fn streams(read: &Read<'_>) -> Streams {
         normal: name("streams.normal"),
         emergency: name("streams.emergency"),
         dead_letter: name("streams.dead_letter"),
-        others: others.iter().map(|other| StreamName::from(other.as_str())).collect(),
+        others: others
+            .iter()
+            .map(|other| StreamName::from(other.as_str()))
+            .collect(),
     }
 }
 

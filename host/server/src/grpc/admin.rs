@@ -50,7 +50,9 @@ impl proto::admin_server::Admin for Admin {
             let report = policies.activate(kind, &request.component, config);
             report.map(|report| activation(&report, &before, &policies.list()))
         });
-        let response = activated.await.map_err(|error| Status::internal(error.to_string()))?;
+        let response = activated
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
         response.map(Response::new).map_err(|error| refusal(&error))
     }
 
@@ -86,7 +88,8 @@ fn kind(name: &str) -> Result<Option<Kind>, Status> {
         return Ok(None);
     }
     let kind = name.parse::<Kind>();
-    kind.map(Some).map_err(|error| Status::invalid_argument(error.to_string()))
+    kind.map(Some)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 fn refusal(error: &ActivateError) -> Status {
@@ -99,14 +102,24 @@ fn activation(
     before: &[PolicyStatus],
     after: &[PolicyStatus],
 ) -> proto::ActivatePolicyResponse {
-    let Activation { version, replaced, generation, took_us, .. } = &report.activation;
+    let Activation {
+        version,
+        replaced,
+        generation,
+        took_us,
+        ..
+    } = &report.activation;
     let config = |policies: &[PolicyStatus]| {
         let found = policies.iter().find(|policy| policy.kind == report.kind);
         found.map_or(Value::Null, |policy| policy.config.clone())
     };
     proto::ActivatePolicyResponse {
         policy: Some(describe(version, *generation, &config(after))),
-        replaced: Some(describe(replaced, generation.saturating_sub(1), &config(before))),
+        replaced: Some(describe(
+            replaced,
+            generation.saturating_sub(1),
+            &config(before),
+        )),
         prepared_in_us: *took_us,
     }
 }

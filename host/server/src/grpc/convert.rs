@@ -57,7 +57,10 @@ impl Oversize {
     #[must_use]
     pub fn of(payload_size: usize, limits: &PublishLimits) -> Option<Self> {
         let limit = limits.payload_bytes_max;
-        (payload_size > limit).then_some(Self { size: payload_size, limit })
+        (payload_size > limit).then_some(Self {
+            size: payload_size,
+            limit,
+        })
     }
 }
 
@@ -69,27 +72,37 @@ pub fn response(
     oversize: Option<Oversize>,
 ) -> proto::PublishResponse {
     let outcome = match outcome {
-        Outcome::Accepted { stream, id, lane, reason, pressure } => {
-            proto::publish_response::Outcome::Accepted(proto::Accepted {
-                stream: stream.to_string(),
-                entry: id.to_string(),
-                lane: lane.name().to_owned(),
-                reason: reason.to_string(),
-                pressure: pressure.into(),
-            })
-        }
-        Outcome::Rejected { cause, reason, retry_after, detail } => {
-            proto::publish_response::Outcome::Rejected(proto::Rejected {
-                cause: cause.name().to_owned(),
-                reason: reason.to_string(),
-                retry_after_ms: retry_after.map(millis),
-                detail,
-                limit: oversize.map(|oversize| oversize.limit as u64),
-                size: oversize.map(|oversize| oversize.size as u64),
-            })
-        }
+        Outcome::Accepted {
+            stream,
+            id,
+            lane,
+            reason,
+            pressure,
+        } => proto::publish_response::Outcome::Accepted(proto::Accepted {
+            stream: stream.to_string(),
+            entry: id.to_string(),
+            lane: lane.name().to_owned(),
+            reason: reason.to_string(),
+            pressure: pressure.into(),
+        }),
+        Outcome::Rejected {
+            cause,
+            reason,
+            retry_after,
+            detail,
+        } => proto::publish_response::Outcome::Rejected(proto::Rejected {
+            cause: cause.name().to_owned(),
+            reason: reason.to_string(),
+            retry_after_ms: retry_after.map(millis),
+            detail,
+            limit: oversize.map(|oversize| oversize.limit as u64),
+            size: oversize.map(|oversize| oversize.size as u64),
+        }),
     };
-    proto::PublishResponse { sequence, outcome: Some(outcome) }
+    proto::PublishResponse {
+        sequence,
+        outcome: Some(outcome),
+    }
 }
 
 /// The response to a request that is malformed, where others follow it on the same stream.
@@ -151,8 +164,14 @@ mod tests {
 
     #[test]
     fn a_payload_over_the_limit_is_told_with_both_numbers() {
-        let limits = PublishLimits { payload_bytes_max: 4, ..PublishLimits::default() };
+        let limits = PublishLimits {
+            payload_bytes_max: 4,
+            ..PublishLimits::default()
+        };
         assert_eq!(Oversize::of(4, &limits), None);
-        assert_eq!(Oversize::of(5, &limits), Some(Oversize { size: 5, limit: 4 }));
+        assert_eq!(
+            Oversize::of(5, &limits),
+            Some(Oversize { size: 5, limit: 4 })
+        );
     }
 }

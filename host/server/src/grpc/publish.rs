@@ -13,9 +13,13 @@ use crate::proto::{PublishRequest, PublishResponse};
 pub(super) async fn one(bus: &Bus, request: PublishRequest) -> Result<PublishResponse, Status> {
     let sequence = request.sequence;
     let oversize = Oversize::of(request.payload.len(), &bus.config().limits);
-    let draft = convert::draft(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let draft =
+        convert::draft(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
     match bus.publish(draft).await {
-        Outcome::Rejected { cause: RejectCause::ShuttingDown, .. } => Err(going_down()),
+        Outcome::Rejected {
+            cause: RejectCause::ShuttingDown,
+            ..
+        } => Err(going_down()),
         outcome => Ok(convert::response(sequence, outcome, oversize)),
     }
 }
@@ -35,15 +39,21 @@ pub(super) fn many(
         .then(move |request| enqueue(enqueuing.clone(), request))
         .map(|queued| outcome(queued).boxed())
         .buffer_unordered(in_flight_max)
-        .chain(stream::once(async move { ended.shutting_down().now_or_never() }).filter_map(
-            |going_down_now| async move { going_down_now.map(|()| Err(going_down())) },
-        ))
+        .chain(
+            stream::once(async move { ended.shutting_down().now_or_never() }).filter_map(
+                |going_down_now| async move { going_down_now.map(|()| Err(going_down())) },
+            ),
+        )
         .boxed()
 }
 
 /// A request on its way to its outcome.
 enum Queued {
-    Pending { sequence: u64, pending: PendingOutcome, oversize: Option<Oversize> },
+    Pending {
+        sequence: u64,
+        pending: PendingOutcome,
+        oversize: Option<Oversize>,
+    },
     Answered(Box<PublishResponse>),
     Broken(Box<Status>),
 }
@@ -56,16 +66,22 @@ async fn enqueue(bus: Bus, request: Result<PublishRequest, Status>) -> Queued {
     let sequence = request.sequence;
     let oversize = Oversize::of(request.payload.len(), &bus.config().limits);
     match convert::draft(request) {
-        Ok(draft) => Queued::Pending { sequence, pending: bus.enqueue(draft).await, oversize },
+        Ok(draft) => Queued::Pending {
+            sequence,
+            pending: bus.enqueue(draft).await,
+            oversize,
+        },
         Err(error) => Queued::Answered(Box::new(convert::malformed(sequence, &error))),
     }
 }
 
 async fn outcome(queued: Queued) -> Result<PublishResponse, Status> {
     match queued {
-        Queued::Pending { sequence, pending, oversize } => {
-            Ok(convert::response(sequence, pending.await, oversize))
-        }
+        Queued::Pending {
+            sequence,
+            pending,
+            oversize,
+        } => Ok(convert::response(sequence, pending.await, oversize)),
         Queued::Answered(response) => Ok(*response),
         Queued::Broken(status) => Err(*status),
     }

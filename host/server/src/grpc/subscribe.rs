@@ -59,14 +59,20 @@ pub(super) fn open(bus: Bus, requests: Requests, seat: OwnedSemaphorePermit) -> 
 async fn start(bus: &Bus, mut requests: Requests) -> Result<Session, Status> {
     let patience = Duration::from_millis(OPEN_MS_MAX);
     let first = tokio::time::timeout(patience, requests.message()).await;
-    let first = first.map_err(|_| Status::deadline_exceeded("the first request did not come"))??;
+    let first =
+        first.map_err(|_| Status::deadline_exceeded("the first request did not come"))??;
     let Some(Request::Open(open)) = first.and_then(|first| first.request) else {
         return Err(Status::invalid_argument("the first request must be `open`"));
     };
-    let subscription = bus.subscribe(options(open)?).map_err(|error| refusal(&error))?;
+    let subscription = bus
+        .subscribe(options(open)?)
+        .map_err(|error| refusal(&error))?;
     let (lapsed_out, lapsed) = mpsc::channel(LAPSED_MAX);
     let (ended_out, ended) = oneshot::channel();
-    let listener = Listener { handle: subscription.handle(), lapsed: lapsed_out };
+    let listener = Listener {
+        handle: subscription.handle(),
+        lapsed: lapsed_out,
+    };
     let listening = tokio::spawn(async move {
         let end = listener.listen(requests).await;
         // Nobody waits for it any more if the stream of deliveries was dropped.
@@ -90,7 +96,11 @@ fn options(open: proto::Open) -> Result<SubscribeOptions, Status> {
     };
     Ok(SubscribeOptions {
         consumer: open.consumer,
-        streams: open.streams.iter().map(|name| StreamName::from(name.as_str())).collect(),
+        streams: open
+            .streams
+            .iter()
+            .map(|name| StreamName::from(name.as_str()))
+            .collect(),
         credit: open.credit as usize,
         in_flight_max: IN_FLIGHT_MAX,
         ack_deadline: deadline,
@@ -128,7 +138,9 @@ impl Listener {
     async fn listen(self, mut requests: Requests) -> End {
         loop {
             match requests.message().await {
-                Ok(Some(SubscribeRequest { request: Some(request) })) => self.carry_out(request),
+                Ok(Some(SubscribeRequest {
+                    request: Some(request),
+                })) => self.carry_out(request),
                 // An empty request, or one from a newer client: nothing that can be carried out.
                 Ok(Some(SubscribeRequest { request: None })) => {}
                 Ok(None) => return End::Closed,
@@ -192,7 +204,9 @@ impl Session {
             let mut session = session?;
             match session.step().await {
                 Ok(response) => {
-                    let response = SubscribeResponse { response: Some(response) };
+                    let response = SubscribeResponse {
+                        response: Some(response),
+                    };
                     Some((Ok(response), (Some(session), seat)))
                 }
                 Err(None) => {
@@ -246,13 +260,17 @@ impl Session {
             let size = delivery.message.payload.len();
             if bytes + size > BATCH_BYTES {
                 let deliveries = std::mem::take(&mut batch);
-                self.waiting.push_back(Response::Deliveries(proto::Deliveries { deliveries }));
+                self.waiting
+                    .push_back(Response::Deliveries(proto::Deliveries { deliveries }));
                 bytes = 0;
             }
             bytes += size;
             batch.push(convert::delivery(&delivery));
         }
-        self.waiting.push_back(Response::Deliveries(proto::Deliveries { deliveries: batch }));
+        self.waiting
+            .push_back(Response::Deliveries(proto::Deliveries {
+                deliveries: batch,
+            }));
     }
 
     /// Gives the client the time that a shutdown allows to answer what it has in hand.

@@ -22,7 +22,12 @@ pub(super) fn keyring(config: &Config) -> Result<Option<Keyring>, ConfigError> {
         Some(secret) => Ok(Some(Keyring::new(&secret, &accepted))),
         None if accepted.is_empty() => Ok(None),
         // Believing everything is not what somebody wants who rotates keys.
-        None => Err(refusal(config, "secret_env", &signing.secret_env, "is not set")),
+        None => Err(refusal(
+            config,
+            "secret_env",
+            &signing.secret_env,
+            "is not set",
+        )),
     }
 }
 

@@ -36,7 +36,12 @@ pub struct LoadedFrom {
 
 impl fmt::Display for LoadedFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let VersionInfo { kind, name, version, .. } = &*self.version;
+        let VersionInfo {
+            kind,
+            name,
+            version,
+            ..
+        } = &*self.version;
         match &self.file {
             Some(file) => write!(f, "{kind}: {name} {version} from {}", file.display()),
             None => write!(f, "{kind}: {name} {version}, built in"),
@@ -69,7 +74,11 @@ pub(super) fn load(
         configs: Kind::ALL.map(|kind| (kind, config.policies.of(kind).config.clone())),
         budget: config.policies.budget,
         log_every: config.policies.log_every,
-        ..PolicyOptions::new(config.bus.streams.clone(), Arc::clone(metrics), clock::system())
+        ..PolicyOptions::new(
+            config.bus.streams.clone(),
+            Arc::clone(metrics),
+            clock::system(),
+        )
     };
     let policies = Policies::new(&options);
     let mut files = Vec::with_capacity(Kind::ALL.len());
@@ -83,8 +92,13 @@ pub(super) fn load(
     if files.iter().all(Option::is_none) {
         tracing::warn!("no policy components: the built-in policies decide");
     }
-    let versions = policies.list().into_iter().map(|status| status.slot.version);
-    let loaded = versions.zip(files).map(|(version, file)| LoadedFrom { version, file });
+    let versions = policies
+        .list()
+        .into_iter()
+        .map(|status| status.slot.version);
+    let loaded = versions
+        .zip(files)
+        .map(|(version, file)| LoadedFrom { version, file });
     Ok((policies, loaded.collect()))
 }
 
@@ -96,7 +110,9 @@ fn component(
     directory: Option<&Path>,
 ) -> Result<Option<PathBuf>, HostError> {
     if let Some(file) = &config.policies.of(kind).file {
-        return named(config, policies, kind, file).map(|()| Some(file.clone())).map_err(Into::into);
+        return named(config, policies, kind, file)
+            .map(|()| Some(file.clone()))
+            .map_err(Into::into);
     }
     let file = directory.map(|directory| directory.join(format!("{kind}.wasm")));
     let Some(file) = file.filter(|file| file.exists()) else {
@@ -119,12 +135,7 @@ fn component(
 }
 
 /// Puts a component in use that the configuration names.
-fn named(
-    config: &Config,
-    policies: &Policies,
-    kind: Kind,
-    file: &Path,
-) -> Result<(), ConfigError> {
+fn named(config: &Config, policies: &Policies, kind: Kind, file: &Path) -> Result<(), ConfigError> {
     let key = ["policies", kind.name(), "file"];
     if !config.policies.allow_unsigned {
         return Err(config.refusal(&key, UNSIGNED.to_owned()));
@@ -146,14 +157,17 @@ enum Refused {
 
 fn activate(policies: &Policies, kind: Kind, file: &Path) -> Result<(), Refused> {
     let component = watch::read(file).map_err(Refused::Unreadable)?;
-    policies.activate(Some(kind), &component, None).map(drop).map_err(Refused::Policy)
+    policies
+        .activate(Some(kind), &component, None)
+        .map(drop)
+        .map_err(Refused::Policy)
 }
 
 fn config_error(config: &Config, kind: Kind, error: &ActivateError) -> ConfigError {
     match error {
-        ActivateError::Config { pointer, problem, .. } => {
-            config.policy_error(kind, pointer, problem.clone())
-        }
+        ActivateError::Config {
+            pointer, problem, ..
+        } => config.policy_error(kind, pointer, problem.clone()),
         other => config.policy_error(kind, "", chain(other)),
     }
 }

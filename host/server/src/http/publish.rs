@@ -113,13 +113,19 @@ impl Refusal {
 }
 
 async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let announced = announced.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    let announced = announced
+        .and_then(|text| text.parse::<usize>().ok())
+        .unwrap_or(0);
     if announced > limit {
         return Err(too_large(announced, limit));
     }
     let late = |_| Refusal::malformed(format!("the body took over {} s", BODY_TIME_MAX.as_secs()));
-    tokio::time::timeout(BODY_TIME_MAX, collect(body, announced, limit)).await.map_err(late)?
+    tokio::time::timeout(BODY_TIME_MAX, collect(body, announced, limit))
+        .await
+        .map_err(late)?
 }
 
 /// Collects a body, and gives up one chunk over the limit: its length may not have been announced.
@@ -193,12 +199,16 @@ fn json(body: &[u8]) -> Result<Draft, Refusal> {
         serde_json::from_slice(body).map_err(|error| Refusal::malformed(error.to_string()))?;
     let payload = match (request.payload, request.payload_base64) {
         (Some(_), Some(_)) => {
-            return Err(Refusal::malformed("`payload` and `payload_base64` exclude each other"));
+            return Err(Refusal::malformed(
+                "`payload` and `payload_base64` exclude each other",
+            ));
         }
         (Some(text), None) => Bytes::from(text),
         (None, Some(encoded)) => {
             let decoded = STANDARD.decode(encoded);
-            decoded.map_err(|error| Refusal::malformed(format!("`payload_base64`: {error}")))?.into()
+            decoded
+                .map_err(|error| Refusal::malformed(format!("`payload_base64`: {error}")))?
+                .into()
         }
         (None, None) => Bytes::new(),
     };
@@ -242,7 +252,12 @@ fn answer(form: Form, outcome: Outcome, oversize: Option<Oversize>) -> Response 
         Form::Json => {
             let limit = oversize.map(|oversize| oversize.limit);
             let size = oversize.map(|oversize| oversize.size);
-            Json(JsonAnswer { outcome, limit, size }).into_response()
+            Json(JsonAnswer {
+                outcome,
+                limit,
+                size,
+            })
+            .into_response()
         }
         Form::Protobuf => {
             let message = convert::response(0, outcome, oversize).encode_to_vec();
@@ -266,9 +281,7 @@ fn status(outcome: &Outcome) -> StatusCode {
             RejectCause::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             RejectCause::Policy => StatusCode::UNPROCESSABLE_ENTITY,
             RejectCause::Backpressure => StatusCode::TOO_MANY_REQUESTS,
-            RejectCause::Unavailable | RejectCause::ShuttingDown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            RejectCause::Unavailable | RejectCause::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         },
     }
 }
@@ -293,8 +306,14 @@ mod tests {
     #[test]
     fn json_becomes_a_draft() {
         check(r#"{"type": 4}"#, Ok(Draft::new(4, "")));
-        check(r#"{"type": "TELEMETRY", "payload": "é"}"#, Ok(Draft::new(4, "é")));
-        check(r#"{"type": "4711", "payload_base64": "AAE="}"#, Ok(Draft::new(4711, &[0, 1][..])));
+        check(
+            r#"{"type": "TELEMETRY", "payload": "é"}"#,
+            Ok(Draft::new(4, "é")),
+        );
+        check(
+            r#"{"type": "4711", "payload_base64": "AAE="}"#,
+            Ok(Draft::new(4711, &[0, 1][..])),
+        );
         let full = r#"{"type": "telemetry", "priority": "high", "source": "s", "key": "k", "id": "i",
             "attributes": {"a": "b"}, "ttl_ms": 5, "created_at_ms": 7}"#;
         let draft = Draft {
@@ -315,8 +334,14 @@ mod tests {
         let table = [
             ("", "EOF while parsing a value at line 1 column 0"),
             ("{}", "missing field `type` at line 1 column 2"),
-            (r#"{"type": "tele"}"#, "\"tele\" is no type of message at line 1 column 16"),
-            (r#"{"type": -1}"#, "-1 is no type of message at line 1 column 12"),
+            (
+                r#"{"type": "tele"}"#,
+                "\"tele\" is no type of message at line 1 column 16",
+            ),
+            (
+                r#"{"type": -1}"#,
+                "-1 is no type of message at line 1 column 12",
+            ),
             (
                 r#"{"type": 4, "payload": "a", "payload_base64": "b"}"#,
                 "`payload` and `payload_base64` exclude each other",

@@ -45,7 +45,10 @@ impl<K: Sandboxed> Asker<K> {
         let of = Arc::clone(worker.version());
         Self {
             call_seconds: asking.metrics.policy_call_duration(K::KIND),
-            counters: Counters { of, by_reason: HashMap::new() },
+            counters: Counters {
+                of,
+                by_reason: HashMap::new(),
+            },
             since_log: 0,
             worker,
             asking,
@@ -74,12 +77,20 @@ impl<K: Sandboxed> Asker<K> {
     /// Who decides, for people.
     fn version_label(&self) -> String {
         let version = self.worker.version();
-        format!("{}@{}+{}", version.name, version.version, version.digest_short())
+        format!(
+            "{}@{}+{}",
+            version.name,
+            version.version,
+            version.digest_short()
+        )
     }
 
     fn count(&mut self, by: &Arc<VersionInfo>, decisions: &[K::Decision]) {
         if !Arc::ptr_eq(by, &self.counters.of) {
-            self.counters = Counters { of: Arc::clone(by), by_reason: HashMap::new() };
+            self.counters = Counters {
+                of: Arc::clone(by),
+                by_reason: HashMap::new(),
+            };
         }
         // Decisions of one batch mostly have one reason: count in runs.
         for run in decisions.chunk_by(|one, next| K::reason(one) == K::reason(next)) {
@@ -87,9 +98,15 @@ impl<K: Sandboxed> Asker<K> {
             let reason = K::reason(first);
             let resolve = || {
                 let name = self.asking.symbols.name(reason).unwrap_or_default();
-                self.asking.metrics.policy_decisions(K::KIND, &by.name, &by.version, &name)
+                self.asking
+                    .metrics
+                    .policy_decisions(K::KIND, &by.name, &by.version, &name)
             };
-            let counter = self.counters.by_reason.entry(reason).or_insert_with(resolve);
+            let counter = self
+                .counters
+                .by_reason
+                .entry(reason)
+                .or_insert_with(resolve);
             counter.inc_by(run.len() as u64);
         }
     }
@@ -131,7 +148,10 @@ impl<K: Sandboxed> Pool<K> {
     pub(super) fn new(make: impl Fn() -> Asker<K>) -> Self {
         let count = available_parallelism().map_or(1, usize::from).min(POOL_MAX);
         let askers = (0..count).map(|_| Mutex::new(make())).collect();
-        Self { askers, next: AtomicUsize::new(0) }
+        Self {
+            askers,
+            next: AtomicUsize::new(0),
+        }
     }
 
     /// Lends an asker: one that is free, or else the next.

@@ -71,8 +71,15 @@ struct Pending {
 
 impl Stream {
     fn append(&mut self, now: Timestamp, fields: Fields) -> EntryId {
-        let fresh = EntryId { ms: now.as_millis(), seq: 0 };
-        let id = if fresh > self.last { fresh } else { self.last.next().unwrap_or(EntryId::MAX) };
+        let fresh = EntryId {
+            ms: now.as_millis(),
+            seq: 0,
+        };
+        let id = if fresh > self.last {
+            fresh
+        } else {
+            self.last.next().unwrap_or(EntryId::MAX)
+        };
         self.last = id;
         self.entries.insert(id, fields);
         id
@@ -107,7 +114,11 @@ impl MemoryStore {
     /// An empty store that lives by `clock`.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, state: Mutex::default(), appended: Notify::new() }
+        Self {
+            clock,
+            state: Mutex::default(),
+            appended: Notify::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -128,33 +139,65 @@ fn full(what: &str, limit: usize) -> StoreError {
 }
 
 fn no_group(group: &str) -> StoreError {
-    StoreError::NoGroup { group: group.to_owned() }
+    StoreError::NoGroup {
+        group: group.to_owned(),
+    }
 }
 
 impl State {
-    fn append(&mut self, now: Timestamp, stream: &StreamName, fields: Fields) -> Result<EntryId, StoreError> {
+    fn append(
+        &mut self,
+        now: Timestamp,
+        stream: &StreamName,
+        fields: Fields,
+    ) -> Result<EntryId, StoreError> {
         if self.entries >= ENTRIES_MAX {
             return Err(full("entries", ENTRIES_MAX));
         }
         self.entries += 1;
-        Ok(self.streams.entry(stream.clone()).or_default().append(now, fields))
+        Ok(self
+            .streams
+            .entry(stream.clone())
+            .or_default()
+            .append(now, fields))
     }
 
     fn group(&mut self, stream: &StreamName, group: &str) -> Result<&mut Group, StoreError> {
-        let found = self.streams.get_mut(stream).and_then(|stream| stream.groups.get_mut(group));
+        let found = self
+            .streams
+            .get_mut(stream)
+            .and_then(|stream| stream.groups.get_mut(group));
         found.ok_or_else(|| no_group(group))
     }
 
-    fn read(&mut self, now: Timestamp, request: &ReadRequest<'_>) -> Result<Vec<(usize, Entry)>, StoreError> {
+    fn read(
+        &mut self,
+        now: Timestamp,
+        request: &ReadRequest<'_>,
+    ) -> Result<Vec<(usize, Entry)>, StoreError> {
         let mut found = Vec::new();
         for (index, name) in request.streams.iter().enumerate() {
             let missing = || no_group(request.group);
             let stream = self.streams.get_mut(name).ok_or_else(missing)?;
             let group = stream.groups.get_mut(request.group).ok_or_else(missing)?;
-            for (id, fields) in after(&stream.entries, Some(group.read_through)).take(request.count) {
+            for (id, fields) in after(&stream.entries, Some(group.read_through)).take(request.count)
+            {
                 let consumer = request.consumer.to_owned();
-                group.pending.insert(*id, Pending { consumer, since: now, deliveries: 1 });
-                found.push((index, Entry { id: *id, fields: fields.clone() }));
+                group.pending.insert(
+                    *id,
+                    Pending {
+                        consumer,
+                        since: now,
+                        deliveries: 1,
+                    },
+                );
+                found.push((
+                    index,
+                    Entry {
+                        id: *id,
+                        fields: fields.clone(),
+                    },
+                ));
             }
             if let Some((_, last)) = found.last().filter(|(at, _)| *at == index) {
                 group.read_through = last.id;
@@ -163,9 +206,20 @@ impl State {
         Ok(found)
     }
 
-    fn settle(&mut self, now: Timestamp, group: &str, settlement: &Settlement) -> Result<bool, StoreError> {
-        let Settlement { stream: name, id, step } = settlement;
-        let Ok(found) = self.group(name, group) else { return Ok(false) };
+    fn settle(
+        &mut self,
+        now: Timestamp,
+        group: &str,
+        settlement: &Settlement,
+    ) -> Result<bool, StoreError> {
+        let Settlement {
+            stream: name,
+            id,
+            step,
+        } = settlement;
+        let Ok(found) = self.group(name, group) else {
+            return Ok(false);
+        };
         if !found.pending.contains_key(id) {
             return Ok(false);
         }
@@ -174,11 +228,16 @@ impl State {
             Step::Retry { record, at: None } => {
                 self.append(now, name, record.clone().into_fields())?;
             }
-            Step::Retry { record, at: Some(at) } => {
+            Step::Retry {
+                record,
+                at: Some(at),
+            } => {
                 let stream = self.streams.entry(name.clone()).or_default();
                 stream.delayed_count += 1;
                 let number = stream.delayed_count;
-                stream.delayed.insert((*at, number), record.clone().into_fields());
+                stream
+                    .delayed
+                    .insert((*at, number), record.clone().into_fields());
             }
             Step::DeadLetter { stream, record } => {
                 self.append(now, stream, record.clone().into_fields())?;
@@ -192,7 +251,11 @@ impl State {
 #[async_trait]
 impl Store for MemoryStore {
     fn info(&self) -> StoreInfo {
-        StoreInfo { name: "memory", address: "memory".to_owned(), durable: false }
+        StoreInfo {
+            name: "memory",
+            address: "memory".to_owned(),
+            durable: false,
+        }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -226,7 +289,10 @@ impl Store for MemoryStore {
             GroupStart::Beginning => EntryId::MIN,
             GroupStart::End => stream.last,
         };
-        let new = || Group { read_through, pending: BTreeMap::new() };
+        let new = || Group {
+            read_through,
+            pending: BTreeMap::new(),
+        };
         stream.groups.entry(group.to_owned()).or_insert_with(new);
         Ok(())
     }
@@ -260,8 +326,14 @@ impl Store for MemoryStore {
             pending.consumer = request.consumer.to_owned();
             pending.since = now;
             pending.deliveries += 1;
-            let entry = Entry { id: *id, fields: entries[id].clone() };
-            claimed.push(Claimed { entry, deliveries: pending.deliveries });
+            let entry = Entry {
+                id: *id,
+                fields: entries[id].clone(),
+            };
+            claimed.push(Claimed {
+                entry,
+                deliveries: pending.deliveries,
+            });
         }
         Ok(claimed)
     }
@@ -312,7 +384,9 @@ impl Store for MemoryStore {
         {
             let mut state = self.state();
             let state = &mut *state;
-            let Some(stream) = state.streams.get_mut(stream) else { return Ok(0) };
+            let Some(stream) = state.streams.get_mut(stream) else {
+                return Ok(0);
+            };
             while promoted < count as u64
                 && let Some(((due, _), _)) = stream.delayed.first_key_value()
                 && *due <= now
@@ -330,22 +404,32 @@ impl Store for MemoryStore {
     async fn depths(&self, streams: &[StreamName]) -> Result<Vec<StreamDepth>, StoreError> {
         let state = self.state();
         let depth = |name: &StreamName| {
-            let Some(stream) = state.streams.get(name) else { return StreamDepth::default() };
+            let Some(stream) = state.streams.get(name) else {
+                return StreamDepth::default();
+            };
             let group = |(name, group): (&String, &Group)| GroupDepth {
                 name: name.clone(),
                 lag: stream.lag(group),
                 pending: group.pending.len() as u64,
             };
             let groups = stream.groups.iter().map(group).collect();
-            StreamDepth::new(stream.entries.len() as u64, groups, stream.delayed.len() as u64)
+            StreamDepth::new(
+                stream.entries.len() as u64,
+                groups,
+                stream.delayed.len() as u64,
+            )
         };
         Ok(streams.iter().map(depth).collect())
     }
 
     async fn trim(&self, stream: &StreamName, length_max: u64) -> Result<u64, StoreError> {
         let mut state = self.state();
-        let Some(stream) = state.streams.get_mut(stream) else { return Ok(0) };
-        let Some(keep_from) = stream.first_unfinished() else { return Ok(0) };
+        let Some(stream) = state.streams.get_mut(stream) else {
+            return Ok(0);
+        };
+        let Some(keep_from) = stream.first_unfinished() else {
+            return Ok(0);
+        };
         let mut trimmed = 0;
         while stream.entries.len() as u64 > length_max
             && let Some(first) = stream.entries.first_entry()
@@ -365,9 +449,17 @@ impl Store for MemoryStore {
         count: usize,
     ) -> Result<Vec<Entry>, StoreError> {
         let state = self.state();
-        let Some(stream) = state.streams.get(stream) else { return Ok(Vec::new()) };
-        let entry = |(id, fields): (&EntryId, &Fields)| Entry { id: *id, fields: fields.clone() };
-        Ok(after(&stream.entries, from).take(count).map(entry).collect())
+        let Some(stream) = state.streams.get(stream) else {
+            return Ok(Vec::new());
+        };
+        let entry = |(id, fields): (&EntryId, &Fields)| Entry {
+            id: *id,
+            fields: fields.clone(),
+        };
+        Ok(after(&stream.entries, from)
+            .take(count)
+            .map(entry)
+            .collect())
     }
 
     async fn redrive(
@@ -380,7 +472,10 @@ impl Store for MemoryStore {
         let now = self.now();
         let moved = {
             let mut state = self.state();
-            let gone = state.streams.get_mut(from).and_then(|stream| stream.entries.remove(&id));
+            let gone = state
+                .streams
+                .get_mut(from)
+                .and_then(|stream| stream.entries.remove(&id));
             if gone.is_none() {
                 return Ok(None);
             }
@@ -411,7 +506,10 @@ impl Store for MemoryStore {
                 Some(_) => NonceSeen::OtherEntry,
                 None if nonces.len() >= NONCES_MAX => return Err(full("nonces", NONCES_MAX)),
                 None => {
-                    let nonce = Nonce { owner: claim.owner.clone(), until: now + claim.ttl };
+                    let nonce = Nonce {
+                        owner: claim.owner.clone(),
+                        until: now + claim.ttl,
+                    };
                     nonces.insert(key, nonce);
                     NonceSeen::Unseen
                 }

@@ -45,7 +45,9 @@ pub struct RedisStore {
 
 impl std::fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisStore").field("address", &self.connections.address).finish()
+        f.debug_struct("RedisStore")
+            .field("address", &self.connections.address)
+            .finish()
     }
 }
 
@@ -62,7 +64,9 @@ impl RedisStore {
     /// If `url` is no URL of Redis.
     pub fn new(url: &str) -> Result<Self, InvalidUrl> {
         let client = Client::open(url).map_err(InvalidUrl)?;
-        Ok(Self { connections: Connections::new(client) })
+        Ok(Self {
+            connections: Connections::new(client),
+        })
     }
 
     fn parse<T>(&self, parsed: Result<T, Unexpected>) -> Result<T, StoreError> {
@@ -71,7 +75,9 @@ impl RedisStore {
 
     /// An answer of a pipeline, which may be an error of the server.
     fn answer(&self, value: Value) -> Result<Value, StoreError> {
-        value.extract_error().map_err(|error| self.connections.failed(&error))
+        value
+            .extract_error()
+            .map_err(|error| self.connections.failed(&error))
     }
 
     /// How far behind a group is that the server knows nothing of.
@@ -114,9 +120,10 @@ fn settle(group: &str, settlement: &Settlement) -> Cmd {
             return command;
         }
         Step::Retry { record, at: None } => (stream.to_string(), String::new(), record),
-        Step::Retry { record, at: Some(at) } => {
-            (delayed(stream), at.as_millis().to_string(), record)
-        }
+        Step::Retry {
+            record,
+            at: Some(at),
+        } => (delayed(stream), at.as_millis().to_string(), record),
         Step::DeadLetter { stream, record } => (stream.to_string(), String::new(), record),
     };
     let mut command = eval(scripts::MOVE, &[stream, &destination]);
@@ -129,7 +136,11 @@ fn settle(group: &str, settlement: &Settlement) -> Cmd {
 impl Store for RedisStore {
     fn info(&self) -> StoreInfo {
         let address = self.connections.address.clone();
-        StoreInfo { name: "redis", address, durable: true }
+        StoreInfo {
+            name: "redis",
+            address,
+            durable: true,
+        }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -167,7 +178,12 @@ impl Store for RedisStore {
             GroupStart::End => "$",
         };
         let mut command = cmd("XGROUP");
-        command.arg("CREATE").arg(&**stream).arg(group).arg(from).arg("MKSTREAM");
+        command
+            .arg("CREATE")
+            .arg(&**stream)
+            .arg(group)
+            .arg(from)
+            .arg("MKSTREAM");
         match self.connections.ask(&command).await {
             Err(StoreError::Refused { code, .. }) if code == "BUSYGROUP" => Ok(()),
             answer => answer.map(drop),
@@ -175,9 +191,20 @@ impl Store for RedisStore {
     }
 
     async fn read(&self, request: ReadRequest<'_>) -> Result<Vec<(usize, Entry)>, StoreError> {
-        let ReadRequest { group, consumer, streams, count, block } = request;
+        let ReadRequest {
+            group,
+            consumer,
+            streams,
+            count,
+            block,
+        } = request;
         let mut command = cmd("XREADGROUP");
-        command.arg("GROUP").arg(group).arg(consumer).arg("COUNT").arg(count);
+        command
+            .arg("GROUP")
+            .arg(group)
+            .arg(consumer)
+            .arg("COUNT")
+            .arg(count);
         // Zero would wait for ever.
         command.arg("BLOCK").arg(ms(block).max(1)).arg("STREAMS");
         streams.iter().for_each(|stream| {
@@ -200,16 +227,29 @@ impl Store for RedisStore {
     }
 
     async fn claim(&self, request: ClaimRequest<'_>) -> Result<Vec<Claimed>, StoreError> {
-        let ClaimRequest { stream, group, consumer, idle_min, count } = request;
+        let ClaimRequest {
+            stream,
+            group,
+            consumer,
+            idle_min,
+            count,
+        } = request;
         let mut entries = Vec::new();
         let mut cursor = "0-0".to_owned();
         for _ in 0..CLAIM_ROUNDS_MAX {
             let mut command = cmd("XAUTOCLAIM");
-            command.arg(&**stream).arg(group).arg(consumer).arg(ms(idle_min)).arg(&cursor);
+            command
+                .arg(&**stream)
+                .arg(group)
+                .arg(consumer)
+                .arg(ms(idle_min))
+                .arg(&cursor);
             command.arg("COUNT").arg(count - entries.len());
             let answer = self.connections.ask(&command).await?;
             let mut parts = self.parse(reply::list(answer))?.into_iter();
-            let (Some(next), Some(found)) = (parts.next(), parts.next()) else { break };
+            let (Some(next), Some(found)) = (parts.next(), parts.next()) else {
+                break;
+            };
             entries.extend(self.parse(reply::entries(found))?);
             cursor = self.parse(reply::text(next))?;
             if cursor == "0-0" || entries.len() >= count {
@@ -219,13 +259,22 @@ impl Store for RedisStore {
         let mut pipeline = Pipeline::new();
         for entry in &entries {
             let id = entry.id.to_string();
-            pipeline.cmd("XPENDING").arg(&**stream).arg(group).arg(&id).arg(&id).arg(1);
+            pipeline
+                .cmd("XPENDING")
+                .arg(&**stream)
+                .arg(group)
+                .arg(&id)
+                .arg(&id)
+                .arg(1);
         }
         let pending = self.connections.pipe(&pipeline).await?;
         let mut claimed = Vec::with_capacity(entries.len());
         for (entry, pending) in entries.into_iter().zip(pending) {
             let lines = self.parse(reply::list(self.answer(pending)?))?;
-            let line = lines.into_iter().next().map_or_else(|| Ok(Vec::new()), reply::list);
+            let line = lines
+                .into_iter()
+                .next()
+                .map_or_else(|| Ok(Vec::new()), reply::list);
             let deliveries = self.parse(line)?.get(3).map_or(Ok(1), reply::count);
             let deliveries = u32::try_from(self.parse(deliveries)?).unwrap_or(u32::MAX);
             claimed.push(Claimed { entry, deliveries });
@@ -306,7 +355,11 @@ impl Store for RedisStore {
                     Some(lag) => lag,
                     None => self.count_lag(stream, &info).await?,
                 };
-                groups.push(GroupDepth { name: info.name, lag, pending: info.pending });
+                groups.push(GroupDepth {
+                    name: info.name,
+                    lag,
+                    pending: info.pending,
+                });
             }
             depths.push(StreamDepth::new(length, groups, waiting));
         }
@@ -335,7 +388,12 @@ impl Store for RedisStore {
     ) -> Result<Vec<Entry>, StoreError> {
         let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
         let mut command = cmd("XRANGE");
-        command.arg(&**stream).arg(from).arg("+").arg("COUNT").arg(count);
+        command
+            .arg(&**stream)
+            .arg(from)
+            .arg("+")
+            .arg("COUNT")
+            .arg(count);
         let answer = self.connections.ask(&command).await?;
         self.parse(reply::entries(answer))
     }
@@ -378,7 +436,11 @@ impl Store for RedisStore {
                 Value::Nil => NonceSeen::Unseen,
                 held => {
                     let same = self.parse(reply::text(held))? == owner(claim);
-                    if same { NonceSeen::SameEntry } else { NonceSeen::OtherEntry }
+                    if same {
+                        NonceSeen::SameEntry
+                    } else {
+                        NonceSeen::OtherEntry
+                    }
                 }
             });
         }

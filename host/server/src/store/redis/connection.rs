@@ -129,11 +129,17 @@ impl Connections {
         Ok(connection)
     }
 
-    async fn connect(&self, response: Option<Duration>) -> Result<MultiplexedConnection, StoreError> {
+    async fn connect(
+        &self,
+        response: Option<Duration>,
+    ) -> Result<MultiplexedConnection, StoreError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(response);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await;
         let mut connection = connection.map_err(|error| self.failed(&error))?;
         let mut command = redis::cmd("INFO");
         let info = command.arg("server").query_async::<String>(&mut connection);
@@ -144,7 +150,9 @@ impl Connections {
     }
 
     fn check_version(&self, info: &str) -> Result<(), StoreError> {
-        let line = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"));
         let version = line.unwrap_or("unknown").trim();
         let mut numbers = version.split('.').map_while(|part| part.parse().ok());
         let known = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -154,12 +162,17 @@ impl Connections {
         let (major, minor) = VERSION_MIN;
         Err(StoreError::Unusable {
             address: self.address.clone(),
-            detail: format!("it is version {version}, and Oona needs Redis {major}.{minor} or later"),
+            detail: format!(
+                "it is version {version}, and Oona needs Redis {major}.{minor} or later"
+            ),
         })
     }
 
     fn unavailable(&self, detail: &str) -> StoreError {
-        StoreError::Unavailable { address: self.address.clone(), detail: detail.to_owned() }
+        StoreError::Unavailable {
+            address: self.address.clone(),
+            detail: detail.to_owned(),
+        }
     }
 
     pub(super) fn unexpected(&self, what: Unexpected) -> StoreError {
@@ -172,7 +185,9 @@ impl Connections {
         if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
             self.shared.store(None);
         }
-        let detail = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+        let detail = error
+            .detail()
+            .map_or_else(|| error.to_string(), str::to_owned);
         match error.code() {
             Some("NOGROUP") => StoreError::NoGroup { group: detail },
             Some("WRONGPASS" | "NOAUTH") => StoreError::Unusable {

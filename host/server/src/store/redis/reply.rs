@@ -20,7 +20,9 @@ pub(super) fn id(value: &Value) -> Result<EntryId, Unexpected> {
 }
 
 pub(super) fn count(value: &Value) -> Result<u64, Unexpected> {
-    let Value::Int(number) = value else { return Err(Unexpected("a number")) };
+    let Value::Int(number) = value else {
+        return Err(Unexpected("a number"));
+    };
     u64::try_from(*number).map_err(|_| Unexpected("a number of things"))
 }
 
@@ -42,11 +44,16 @@ fn bytes(value: Value) -> Result<Bytes, Unexpected> {
 /// An entry: id and fields. `None` for one that was deleted while it was pending.
 pub(super) fn entry(value: Value) -> Result<Option<Entry>, Unexpected> {
     let mut parts = list(value)?.into_iter();
-    let (Some(place), Some(content)) = (parts.next(), parts.next()) else { return Ok(None) };
+    let (Some(place), Some(content)) = (parts.next(), parts.next()) else {
+        return Ok(None);
+    };
     if content == Value::Nil {
         return Ok(None);
     }
-    Ok(Some(Entry { id: id(&place)?, fields: fields(content)? }))
+    Ok(Some(Entry {
+        id: id(&place)?,
+        fields: fields(content)?,
+    }))
 }
 
 fn fields(value: Value) -> Result<Fields, Unexpected> {
