@@ -3,3 +3,4 @@
 pub mod binary;
 pub mod http;
 pub mod policies;
+pub mod redis_server;
