@@ -158,7 +158,7 @@ fn a_wrong_configuration_is_one_message_with_file_line_key_and_remedy() {
     for (file, message) in table {
         let directory = TempDir::new().expect("a temporary directory");
         std::fs::write(directory.path().join("oona.toml"), file).expect("a file");
-        let output = command(&directory, &["serve"])
+        let output = command(&directory, &["serve", "--policies", "."])
             .output()
             .expect("the binary starts");
         let told = text(&output.stderr);

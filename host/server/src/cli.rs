@@ -5,6 +5,7 @@
 //! error, so that output can be piped.
 
 mod client;
+mod demo;
 pub mod output;
 mod policy;
 mod publish;
@@ -39,6 +40,7 @@ Exit codes:
   130  ended at once by a second signal
 
 Start here:
+  oona demo                   what it is for, in 20 s
   oona serve --dev            a bus in memory, on this machine
   oona publish 'hello'        a message onto it
   oona subscribe --count 1    and back";
@@ -54,6 +56,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Demo),
     Serve(serve::Serve),
     Publish(publish::Publish),
     Subscribe(subscribe::Subscribe),
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<u8, Failure> {
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),

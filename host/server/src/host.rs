@@ -30,6 +30,7 @@ use crate::store::{Store, StoreError};
 use crate::watch::{self, WatchError};
 
 pub use policies::LoadedFrom;
+pub(crate) use policies::directory as policy_directory;
 
 /// Why a host does not run.
 #[derive(Debug, thiserror::Error)]

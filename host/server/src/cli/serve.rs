@@ -148,7 +148,8 @@ fn begin_logging(config: &LogConfig) {
     );
 }
 
-fn runtime(engine: &EngineConfig) -> Result<Runtime, Failure> {
+/// A runtime whose threads have room for the stack of a policy.
+pub(super) fn runtime(engine: &EngineConfig) -> Result<Runtime, Failure> {
     let stack = engine.stack_bytes_max + STACK_BYTES_BESIDE_POLICY;
     let runtime = runtime::Builder::new_multi_thread()
         .enable_all()

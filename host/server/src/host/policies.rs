@@ -50,7 +50,7 @@ impl fmt::Display for LoadedFrom {
 }
 
 /// The policy directory: the one that is named, or the first of the usual places that exists.
-pub(super) fn directory(named: Option<&Path>) -> Option<PathBuf> {
+pub(crate) fn directory(named: Option<&Path>) -> Option<PathBuf> {
     if let Some(named) = named {
         return Some(named.to_owned());
     }
