@@ -1,6 +1,7 @@
 //! What the tests have in common.
 
 pub mod binary;
+pub mod grpc;
 pub mod http;
 pub mod policies;
 pub mod redis_server;

@@ -15,6 +15,7 @@ use oona::proto::{
     PublishRequest, StatusRequest, SubscribeRequest, SubscribeResponse,
 };
 use oona_tests::binary::{Host, PATIENCE, command, text, wait_until};
+use oona_tests::grpc::connect;
 use oona_tests::http::{get, post};
 use prost::Message;
 use serde_json::json;
@@ -31,17 +32,12 @@ fn dev() -> Host {
     Host::start(&["--dev"])
 }
 
-async fn connect(address: SocketAddr) -> Channel {
-    let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
-    endpoint.connect().await.expect("the port is open")
-}
-
 async fn bus(address: SocketAddr) -> BusClient<Channel> {
-    BusClient::new(connect(address).await)
+    BusClient::new(connect(address).await.expect("the port is open"))
 }
 
 async fn admin(address: SocketAddr) -> AdminClient<Channel> {
-    AdminClient::new(connect(address).await)
+    AdminClient::new(connect(address).await.expect("the port is open"))
 }
 
 fn telemetry(sequence: u64, payload: &str) -> PublishRequest {
