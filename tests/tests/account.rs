@@ -44,13 +44,16 @@ const WINDOW: usize = 500;
 /// How many deliveries a subscriber takes at once.
 const CREDIT: u32 = 1_000;
 
+/// A second entry of the same event is a replay, whatever was sent again after a crash.
+const NONCES: &str = "policies.freshness.config.types={ telemetry = { nonce = true }, field_report = { nonce = true } }";
+
 /// How long the whole may take. Only a failing test takes so long.
 const WHOLE: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_swaps_under_load_lose_repeat_and_reorder_nothing() {
     let redis = RedisServer::start();
-    let host = start(&redis);
+    let host = start(&redis, &[]);
     let scene = Scene::open(host.address);
     let address = host.address;
     for swap in 1..=SWAPS {
@@ -75,12 +78,13 @@ async fn twenty_swaps_under_load_lose_repeat_and_reorder_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_killed_and_restarted_loses_nothing() {
     let redis = RedisServer::start();
-    let mut host = start(&redis);
+    let nonces = ["--set", NONCES];
+    let mut host = start(&redis, &nonces);
     let scene = Scene::open(host.address);
     for (crash, share) in [(1, 4), (2, 2)] {
         scene.seen.at_least(MESSAGES / share).await;
         block_in_place(|| host.kill());
-        host = block_in_place(|| start(&redis));
+        host = block_in_place(|| start(&redis, &nonces));
         activate(host.address, crash).await;
         scene.host.send_replace(host.address);
     }
@@ -96,7 +100,7 @@ async fn a_host_that_is_killed_and_restarted_loses_nothing() {
 }
 
 /// A host on this Redis, with limits that this load does not reach.
-fn start(redis: &RedisServer) -> Host {
+fn start(redis: &RedisServer, more: &[&str]) -> Host {
     let policies = policies::directory();
     let url = redis.url();
     let arguments = [
@@ -108,7 +112,8 @@ fn start(redis: &RedisServer) -> Host {
         ["--set", "consume.ack_deadline_ms=2000"],
         ["--set", "consume.claim_idle_ms=4000"],
     ];
-    Host::start_with(arguments.as_flattened(), |command| {
+    let arguments = [arguments.as_flattened(), more].concat();
+    Host::start_with(&arguments, |command| {
         command.env("ESPER_LEYLINE_SECRET", "the account's");
     })
 }
