@@ -161,8 +161,12 @@ impl Bus {
     ///
     /// If the options are no good or the bus is shutting down. A store that does not answer is no
     /// error: the subscription waits for it.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "options are made for one call"
+    )]
     pub fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, SubscribeError> {
-        Subscription::start(&self.shared, options)
+        Subscription::start(&self.shared, &options)
     }
 
     /// The policies of this bus.

@@ -206,7 +206,7 @@ impl Task {
         let shown = path.display();
         match looked {
             Ok(Ok(Looked::Unchanged)) => {
-                tracing::debug!(path = %shown, "the same policy as before")
+                tracing::debug!(path = %shown, "the same policy as before");
             }
             Ok(Ok(Looked::Activated { hash, told })) => {
                 tracing::info!(path = %shown, "policy in use: {told}");
@@ -224,7 +224,7 @@ impl Task {
                 self.waiting.failed(path, Instant::now());
             }
             Err(panicked) => {
-                tracing::error!(path = %shown, error = %panicked, "policy not checked")
+                tracing::error!(path = %shown, error = %panicked, "policy not checked");
             }
         }
     }

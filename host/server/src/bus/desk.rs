@@ -350,7 +350,7 @@ impl Desk {
         wait_for(&self.room, || {
             let state = self.state();
             let idle =
-                state.in_flight.len() == 0 && state.verdicts.is_empty() && state.settling == 0;
+                state.in_flight.is_empty() && state.verdicts.is_empty() && state.settling == 0;
             idle.then_some(())
         })
         .await;

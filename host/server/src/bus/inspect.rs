@@ -71,10 +71,7 @@ impl Inspector {
         let mut inspected = Inspected::default();
         let mut candidates = Vec::with_capacity(found.len());
         for found in found {
-            match self.verify(found) {
-                Ok(candidate) => candidates.push(candidate),
-                Err(refused) => inspected.refused.push(refused),
-            }
+            candidates.extend(self.verify(found, &mut inspected.refused));
         }
         // Twice at most: a nonce that another entry holds is only found out by claiming it.
         for _ in 0..2 {
@@ -86,20 +83,28 @@ impl Inspector {
         inspected
     }
 
-    /// Checks the signature and reads the envelope.
-    fn verify(&self, found: Found) -> Result<Candidate, (Held, Verdict)> {
+    /// Checks the signature and reads the envelope. What cannot be delivered is added to `refused`.
+    fn verify(&self, found: Found, refused: &mut Vec<(Held, Verdict)>) -> Option<Candidate> {
         let Found {
             stream,
             entry,
             deliveries,
         } = found;
-        let (message, failure, detail) = match self.read(&entry) {
-            Ok(message) => (message, None, String::new()),
-            Err((failure, detail)) => (Message::default(), Some(failure), detail),
+        let (message, failed) = match self.read(&entry) {
+            Ok(message) => (message, None),
+            Err((failure, detail)) => {
+                let delay = None;
+                let failed = Verdict::Failed {
+                    failure,
+                    delay,
+                    detail,
+                };
+                (Message::default(), Some(failed))
+            }
         };
         let subject = message.subject(self.shared.symbol(&message.source));
-        let message = Arc::new(message);
         let again = message.attempt > 0 || message.redrives > 0 || message.releases > 0;
+        let message = Arc::new(message);
         let mut held = Held {
             stream,
             entry: entry.id,
@@ -109,30 +114,22 @@ impl Inspector {
             deliveries,
             redelivered: again || deliveries > 1,
         };
-        if let Some(failure) = failure {
+        if let Some(failed) = failed {
             held.content = Content::Raw(Arc::new(entry));
-            return Err((
-                held,
-                Verdict::Failed {
-                    failure,
-                    delay: None,
-                    detail,
-                },
-            ));
+            refused.push((held, failed));
+            return None;
         }
-        if message
-            .retry_group
-            .as_deref()
-            .is_some_and(|group| group != &*self.group)
-        {
-            return Err((held, Verdict::Skip));
+        let meant_for = message.retry_group.as_deref();
+        if meant_for.is_some_and(|group| group != &*self.group) {
+            refused.push((held, Verdict::Skip));
+            return None;
         }
         let owner = EntryKey {
             stream: self.shared.symbol(&held.stream),
             id: held.entry,
         };
         let nonce = lock(&self.nonces).seen((self.shared.clock)(), message.nonce(), owner);
-        Ok(Candidate {
+        Some(Candidate {
             held,
             message,
             arrival: Arrival { subject, nonce },

@@ -51,10 +51,13 @@ pub(super) struct Shared {
 pub(super) struct Handles {
     pub(super) accepted_seconds: Histogram,
     pub(super) rejected_seconds: Histogram,
-    publishes: Mutex<HashMap<(Arc<str>, PublishOutcome, Arc<str>), Counter>>,
-    deliveries: Mutex<HashMap<(Arc<str>, DeliveryKind), Counter>>,
-    settled: Mutex<HashMap<(Arc<str>, Step), Counter>>,
+    publishes: Counters<(Arc<str>, PublishOutcome, Arc<str>)>,
+    deliveries: Counters<(Arc<str>, DeliveryKind)>,
+    settled: Counters<(Arc<str>, Step)>,
 }
+
+/// Counters by their labels.
+type Counters<L> = Mutex<HashMap<L, Counter>>;
 
 /// What a [`Shared`] is made of.
 pub(super) struct Parts {

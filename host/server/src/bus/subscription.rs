@@ -133,9 +133,9 @@ impl fmt::Debug for Subscription {
 impl Subscription {
     pub(super) fn start(
         shared: &Arc<Shared>,
-        options: SubscribeOptions,
+        options: &SubscribeOptions,
     ) -> Result<Self, SubscribeError> {
-        let streams = check(shared, &options)?;
+        let streams = check(shared, options)?;
         if shared.shutdown.is_cancelled() {
             return Err(SubscribeError::ShuttingDown);
         }
@@ -146,7 +146,7 @@ impl Subscription {
         let consumer = consumer_name(&shared.config.host, &options.consumer, number);
         let lanes = [urgent, usual];
         let readers = lanes.iter().filter(|streams| !streams.is_empty()).count();
-        let desk = Arc::new(Desk::new(shared, &options, lanes[1].len(), readers));
+        let desk = Arc::new(Desk::new(shared, options, lanes[1].len(), readers));
         let mut members = Vec::new();
         for (streams, suffix) in lanes.into_iter().zip(["!", ""]) {
             if streams.is_empty() {
