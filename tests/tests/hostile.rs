@@ -3,6 +3,8 @@
 //! Each case is one way to misbehave of the policy in `tests/hostile`. A call that fails is answered
 //! by the fail-safe within the bounds; the instance is replaced; over the budget the version goes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
