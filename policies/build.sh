@@ -171,7 +171,7 @@ build_modules() { # CRATE_DIR...
             *) cargo_build --release --manifest-path "$dir/Cargo.toml" ;;
         esac
     done
-    [ ${#own[@]} = 0 ] || (cd "$root" && cargo_build --locked --profile policy "${own[@]}")
+    [ ${#own[@]} = 0 ] || (cd "$root" && cargo_build "${locked[@]}" --profile policy "${own[@]}")
 }
 
 find_oona() {
@@ -212,7 +212,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+locked=()
 if [ ${#crates[@]} = 0 ]; then
+    # A crate that is named may be new to the workspace, and to its lock file.
+    locked=(--locked)
     for dir in "$root"/policies/* "$root"/examples/* "$root"/tests/hostile; do
         grep -qs '^crate-type.*cdylib' "$dir/Cargo.toml" && crates+=("$dir")
     done

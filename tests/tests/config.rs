@@ -115,3 +115,13 @@ fn walk(table: &toml::Table, path: &str, visit: &mut dyn FnMut(&str, &toml::Valu
         }
     }
 }
+
+#[test]
+fn the_example_is_a_configuration() {
+    let config = load(include_str!("../../examples/oona.toml"));
+    assert_eq!(
+        config.policies.directory.as_deref(),
+        Some(Path::new("target/policies"))
+    );
+    assert!(config.policies.allow_unsigned);
+}
