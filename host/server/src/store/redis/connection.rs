@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, Value};
 
 use super::super::StoreError;
 use super::reply::Unexpected;
@@ -188,12 +188,15 @@ impl Connections {
         let detail = error
             .detail()
             .map_or_else(|| error.to_string(), str::to_owned);
+        let unauthenticated = error.kind() == ErrorKind::AuthenticationFailed;
         match error.code() {
             Some("NOGROUP") => StoreError::NoGroup { group: detail },
-            Some("WRONGPASS" | "NOAUTH") => StoreError::Unusable {
-                address: self.address.clone(),
-                detail: format!("{detail}: check user and password in store.url"),
-            },
+            code if unauthenticated || matches!(code, Some("WRONGPASS" | "NOAUTH")) => {
+                StoreError::Unusable {
+                    address: self.address.clone(),
+                    detail: format!("{detail}: check user and password in store.url"),
+                }
+            }
             Some(code) => StoreError::Refused {
                 address: self.address.clone(),
                 code: code.to_owned(),
