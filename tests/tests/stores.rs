@@ -54,6 +54,7 @@ over_both_stores! {
     a_retry_is_written_as_it_is_settled
     a_dead_letter_is_written_as_it_is_settled
     a_retry_waits_for_its_time
+    each_group_has_its_own_retry
     due_retries_are_promoted_once_whoever_asks
     depth_is_what_the_slowest_group_has_to_do
     only_what_every_group_has_finished_is_trimmed

@@ -296,6 +296,22 @@ pub(super) async fn a_retry_waits_for_its_time(bench: &Bench) {
     );
 }
 
+pub(super) async fn each_group_has_its_own_retry(bench: &Bench) {
+    bench.append("s", &["1"]).await;
+    let at = now() + LONG;
+    for group in ["g", "h"] {
+        bench.group("s", group).await;
+        let id = bench.read("s", group, "a", 1).await[0].id;
+        let retry = Step::Retry {
+            record: record("again"),
+            at: Some(at),
+        };
+        assert!(bench.settle("s", group, id, retry).await);
+    }
+    assert_eq!(bench.depth("s").await.delayed, 2);
+    assert_eq!(bench.store.promote(&"s".into(), at, 9).await.unwrap(), 2);
+}
+
 pub(super) async fn due_retries_are_promoted_once_whoever_asks(bench: &Bench) {
     bench.group("s", "g").await;
     let payloads: Vec<_> = (0..50).map(|n| format!("{n:02}")).collect();

@@ -5,14 +5,15 @@
 //! first time, and a server that was restarted needs no special case.
 
 /// `KEYS`: stream, destination. `ARGV`: group, id, due (empty: at once), then the fields.
-/// 1 if it was settled, 0 if it was not pending.
+/// 1 if it was settled, 0 if it was not pending. A retry that waits is named by group and entry, so that
+/// the same content of two groups, or of two entries, waits twice.
 pub(super) const MOVE: &str = r"
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)
 if pending.err or #pending == 0 then return 0 end
 if ARGV[3] == '' then
   redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4))
 else
-  redis.call('ZADD', KEYS[2], ARGV[3], cmsgpack.pack({ARGV[2], unpack(ARGV, 4)}))
+  redis.call('ZADD', KEYS[2], ARGV[3], cmsgpack.pack({ARGV[1] .. '/' .. ARGV[2], unpack(ARGV, 4)}))
 end
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
 return 1
