@@ -1,5 +1,7 @@
 //! One suite for every store, and what only Redis can do wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "stores/faults.rs"]
 mod faults;
 #[path = "stores/model.rs"]

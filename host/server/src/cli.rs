@@ -4,6 +4,7 @@
 //! What a command is for goes to standard output; what it says about its work goes to standard
 //! error, so that output can be piped.
 
+mod bench;
 mod client;
 mod demo;
 pub mod output;
@@ -56,6 +57,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Bench),
     Demo(demo::Demo),
     Serve(serve::Serve),
     Publish(publish::Publish),
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<u8, Failure> {
     match command {
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Publish(args) => publish::run(&args),

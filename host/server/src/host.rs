@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fs, io};
 
+use oona_core::signing::Keyring;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -90,6 +91,18 @@ impl Host {
     /// See [`HostError`].
     pub async fn start(config: Config) -> Result<Self, HostError> {
         let keyring = keys::keyring(&config)?;
+        Self::start_with_keys(config, keyring).await
+    }
+
+    /// As [`Host::start`], with keys that are not from the environment.
+    ///
+    /// # Errors
+    ///
+    /// See [`HostError`].
+    pub async fn start_with_keys(
+        config: Config,
+        keyring: Option<Keyring>,
+    ) -> Result<Self, HostError> {
         let store = store(&config)?;
         let metrics = Arc::new(Metrics::new());
         let directory = policies::directory(config.policies.directory.as_deref());

@@ -4,6 +4,7 @@
 //! tasks that connect them to the decisions of `oona-core`. It is a library too, so a process can
 //! embed the bus.
 
+pub mod bench;
 pub mod bus;
 pub mod chain;
 pub mod cli;

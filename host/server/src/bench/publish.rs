@@ -1,0 +1,107 @@
+//! Publishing.
+
+use std::time::Instant;
+
+use oona_core::outcome::Outcome;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tonic::transport::Channel;
+
+use super::report::Samples;
+use super::{BenchError, MESSAGE_TYPE, draft, payload};
+use crate::bus::{Bus, PendingOutcome};
+use crate::proto::bus_client::BusClient;
+use crate::proto::publish_response::Outcome as Answer;
+use crate::proto::{PublishRequest, PublishResponse};
+
+/// How many publishes of a client wait for their outcome.
+const IN_FLIGHT: usize = 1_024;
+
+/// Many at once, in this process.
+pub(super) async fn embedded(
+    bus: &Bus,
+    messages: usize,
+    samples: &mut Samples,
+) -> Result<(), BenchError> {
+    let (sender, mut outcomes) = mpsc::channel::<PendingOutcome>(4 * IN_FLIGHT);
+    let publisher = bus.clone();
+    let begun = Instant::now();
+    let publishing = tokio::spawn(async move {
+        for _ in 0..messages {
+            if sender.send(publisher.enqueue(draft()).await).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(outcome) = outcomes.recv().await {
+        check(&outcome.await)?;
+    }
+    samples.rate("publish", messages, begun.elapsed());
+    Ok(publishing.await?)
+}
+
+/// One after the other, in this process.
+pub(super) async fn one_by_one(
+    bus: &Bus,
+    messages: usize,
+    samples: &mut Samples,
+) -> Result<(), BenchError> {
+    let mut took = Vec::with_capacity(messages);
+    for _ in 0..messages {
+        let draft = draft();
+        let begun = Instant::now();
+        let outcome = bus.publish(draft).await;
+        took.push(begun.elapsed());
+        check(&outcome)?;
+    }
+    samples.median_latency("publish-single", &mut took);
+    Ok(())
+}
+
+/// Over one gRPC stream.
+pub(super) async fn grpc(
+    channel: &Channel,
+    messages: usize,
+    samples: &mut Samples,
+) -> Result<(), BenchError> {
+    let request = PublishRequest {
+        message_type: MESSAGE_TYPE,
+        source: "bench".to_owned(),
+        payload: payload(),
+        ..PublishRequest::default()
+    };
+    let (sender, requests) = mpsc::channel(IN_FLIGHT);
+    let begun = Instant::now();
+    let sending = tokio::spawn(async move {
+        for sequence in 0..messages as u64 {
+            let request = PublishRequest {
+                sequence,
+                ..request.clone()
+            };
+            if sender.send(request).await.is_err() {
+                return;
+            }
+        }
+    });
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut client = BusClient::new(channel.clone());
+    let mut responses = client.publish_stream(requests).await?.into_inner();
+    let mut accepted = 0;
+    while let Some(response) = responses.next().await {
+        let PublishResponse { outcome, .. } = response?;
+        match outcome {
+            Some(Answer::Accepted(_)) => accepted += 1,
+            other => return Err(BenchError::Bus(format!("{other:?}"))),
+        }
+    }
+    samples.rate("publish-grpc", accepted, begun.elapsed());
+    Ok(sending.await?)
+}
+
+pub(super) fn check(outcome: &Outcome) -> Result<(), BenchError> {
+    if outcome.is_accepted() {
+        Ok(())
+    } else {
+        Err(BenchError::Bus(format!("{outcome:?}")))
+    }
+}

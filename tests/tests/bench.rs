@@ -1,0 +1,127 @@
+//! The benchmark measures what it says. How fast anything is, no test asks.
+
+use oona_tests::binary::{command, run, text};
+use oona_tests::policies;
+use oona_tests::redis_server::RedisServer;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn bench(arguments: &[&str]) -> Value {
+    let directory = policies::directory();
+    let directory = directory.to_str().expect("a path of text");
+    let usual = [
+        "bench",
+        "--rounds",
+        "1",
+        "--messages",
+        "500",
+        "--output",
+        "json",
+    ];
+    let output = run(&[&usual[..], &["--policies", directory], arguments].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("it is JSON")
+}
+
+/// The figures, each with its reference; each must have been measured.
+fn figures(report: &Value) -> Vec<(String, Option<String>)> {
+    let figures = report["figures"].as_array().expect("a list").iter();
+    let checked = figures.map(|figure| {
+        let number = |name: &str| figure[name].as_f64().expect("a number");
+        let (least, median, most) = (number("min"), number("median"), number("max"));
+        assert!(0.0 < least && least <= median && median <= most, "{figure}");
+        let reference = figure["reference"].as_str().map(str::to_owned);
+        assert_eq!(
+            reference.is_some(),
+            figure["ratio"].as_f64() > Some(0.0),
+            "{figure}"
+        );
+        (
+            figure["name"].as_str().expect("a name").to_owned(),
+            reference,
+        )
+    });
+    checked.collect()
+}
+
+#[test]
+fn every_figure_is_measured_beside_its_reference() {
+    let report = bench(&[]);
+    assert_eq!(report["policies"], "wasm");
+    assert_eq!(report["signed"], true);
+    let figures = figures(&report);
+    let names: Vec<_> = figures.iter().map(|(name, _)| &**name).collect();
+    for name in [
+        "publish",
+        "publish-grpc",
+        "publish-single",
+        "consume",
+        "consume-grpc",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    for name in [
+        "publish-swapped",
+        "swap-pause-max",
+        "routing-wasm-64",
+        "dead-letter-wasm-1",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let references = figures
+        .iter()
+        .filter_map(|(_, reference)| reference.as_deref());
+    for reference in references {
+        assert!(
+            names.contains(&reference),
+            "{reference} is not in {names:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_asked_for_is_not_measured() {
+    let figures = figures(&bench(&["--only", "policy"]));
+    assert_eq!(figures.len(), 4 * 4 * 2);
+    let report = bench(&["--only", "publish", "--native"]);
+    assert_eq!(report["policies"], "native");
+}
+
+#[test]
+fn a_redis_that_holds_something_is_left_alone() {
+    let server = RedisServer::start();
+    let mut client = redis::Client::open(server.url()).expect("an address");
+    redis::cmd("SET")
+        .arg("precious")
+        .arg("1")
+        .exec(&mut client)
+        .expect("it is set");
+    let output = run(&["bench", "--redis", &server.url()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("is not empty"),
+        "{}",
+        text(&output.stderr)
+    );
+    let keys: u64 = redis::cmd("DBSIZE").query(&mut client).expect("it answers");
+    assert_eq!(keys, 1);
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_remedy() {
+    let empty = TempDir::new().expect("a temporary directory");
+    let mut bench = command(&empty, &["bench", "--policies", "."]);
+    let output = bench.output().expect("the binary starts");
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    assert!(told.contains("run `make policies`"), "{told}");
+
+    let mut bench = command(&empty, &["bench"]);
+    let output = bench
+        .env("PATH", empty.path())
+        .output()
+        .expect("the binary starts");
+    assert_eq!(output.status.code(), Some(3));
+    let told = text(&output.stderr);
+    assert!(told.contains("run `make setup`"), "{told}");
+}
