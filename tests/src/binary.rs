@@ -2,11 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, io};
 
 use tempfile::TempDir;
@@ -18,21 +18,35 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Panics
 ///
-/// If it was not built.
+/// If it was not built, or its source has changed since: a test of something else proves nothing.
 #[must_use]
 pub fn oona() -> PathBuf {
-    let test = env::current_exe().expect("a test knows its own path");
-    let profile = test
-        .ancestors()
-        .nth(2)
-        .expect("a test is in target/PROFILE/deps");
-    let oona = profile.join(format!("oona{}", env::consts::EXE_SUFFIX));
-    assert!(
-        oona.exists(),
-        "{} is not there: run cargo build -p oona",
-        oona.display()
-    );
-    oona
+    static OONA: LazyLock<PathBuf> = LazyLock::new(|| {
+        let test = env::current_exe().expect("a test knows its own path");
+        let profile = test
+            .ancestors()
+            .nth(2)
+            .expect("a test is in target/PROFILE/deps");
+        let oona = profile.join(format!("oona{}", env::consts::EXE_SUFFIX));
+        let shown = oona.display();
+        let built = modified(&oona);
+        assert!(
+            built.is_some(),
+            "{shown} is not there: run cargo build -p oona"
+        );
+        let sources = fs::read_to_string(profile.join("oona.d")).unwrap_or_default();
+        let newer = sources
+            .split_whitespace()
+            .skip(1)
+            .find(|source| modified(Path::new(source)) > built);
+        assert_eq!(newer, None, "newer than {shown}: run cargo build -p oona");
+        oona
+    });
+    OONA.clone()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).ok()?.modified().ok()
 }
 
 /// A command of the binary, in a directory of its own and without the settings of this environment.

@@ -17,9 +17,12 @@ use crate::host::Host;
 /// How many publishes wait for their outcome.
 const IN_FLIGHT: usize = 256;
 
-/// How long each of the two phases takes, and half of the time between two swaps.
+/// How long each of the two phases takes, and how long lies between two swaps.
 const PHASE: Duration = Duration::from_secs(1);
-const HALF_TURN: Duration = Duration::from_millis(25);
+const EVERY: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether the worker has changed over.
+const LOOK: Duration = Duration::from_millis(1);
 
 pub(super) async fn measure(host: &Host, samples: &mut Samples) -> Result<(), BenchError> {
     let bus = host.bus();
@@ -49,7 +52,7 @@ pub(super) async fn measure(host: &Host, samples: &mut Samples) -> Result<(), Be
 /// of a worker, in ns.
 async fn swap(bus: &Bus, versions: &[Arc<[u8]>; 2]) -> Result<u64, BenchError> {
     let mut pause = 0;
-    let mut turns = interval(HALF_TURN);
+    let mut turns = interval(EVERY);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let begun = Instant::now();
     let mut turn = 0;
@@ -58,13 +61,22 @@ async fn swap(bus: &Bus, versions: &[Arc<[u8]>; 2]) -> Result<u64, BenchError> {
         let (policies, bytes) = (bus.policies().clone(), Arc::clone(&versions[turn % 2]));
         let activate = move || policies.activate(Some(Kind::Routing), &bytes, Some("{}"));
         spawn_blocking(activate).await?.map_err(Box::new)?;
+        pause = pause.max(changed_over(bus).await);
         turn += 1;
-        turns.tick().await;
-        // By now the worker has changed over.
-        let routing = bus.policies().list().into_iter().next();
-        pause = pause.max(routing.map_or(0, |routing| routing.slot.pause_ns_max));
     }
     Ok(pause)
+}
+
+/// Waits until the worker decides with the new version; answers how long the change took, in ns.
+async fn changed_over(bus: &Bus) -> u64 {
+    let mut looks = interval(LOOK);
+    loop {
+        looks.tick().await;
+        let routing = bus.policies().list().into_iter().next();
+        if let Some(routing) = routing.filter(|routing| routing.slot.decisions > 0) {
+            return routing.slot.pause_ns_max;
+        }
+    }
 }
 
 /// Publishes as fast as outcomes come back; answers how long each took.
