@@ -1,6 +1,7 @@
 //! What the tests have in common.
 
 pub mod binary;
+pub mod bus;
 pub mod grpc;
 pub mod http;
 pub mod policies;

@@ -38,6 +38,12 @@ impl<T> Lanes<T> {
         self.emergency.len() + self.normal.len()
     }
 
+    /// How many emergencies wait.
+    #[must_use]
+    pub fn emergency_len(&self) -> usize {
+        self.emergency.len()
+    }
+
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -115,9 +115,15 @@ struct State {
 }
 
 impl State {
-    /// How many more entries a reader of either lane may bring.
-    fn room(&self) -> usize {
-        let ahead = self.lanes.len() + self.verdicts.len() + self.settling;
+    /// How many more entries the reader of a lane may bring. What waits in the other lane takes no
+    /// room from emergencies: they would else wait behind whatever was read ahead.
+    fn room(&self, emergency: bool) -> usize {
+        let waiting = if emergency {
+            self.lanes.emergency_len()
+        } else {
+            self.lanes.len()
+        };
+        let ahead = waiting + self.verdicts.len() + self.settling;
         if self.closed.is_some() {
             0
         } else {
@@ -191,7 +197,10 @@ impl Desk {
             } else {
                 state.lanes.normal_free()
             };
-            let count = state.room().min(free / streams.max(1)).min(batch_max);
+            let count = state
+                .room(emergency)
+                .min(free / streams.max(1))
+                .min(batch_max);
             (count > 0).then_some(Some(count))
         })
         .await

@@ -1,0 +1,284 @@
+//! A bus as a library, for tests that look at what it does with messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oona::bus::{
+    Bus, BusConfig, BusTasks, ConsumeConfig, DeadLetterView, Delivery, Draft, Foundation,
+    SubscribeOptions, Subscription,
+};
+use oona::clock;
+use oona::metrics::Metrics;
+use oona::policies::{Policies, PolicyOptions};
+use oona::store::memory::MemoryStore;
+use oona::store::redis::RedisStore;
+use oona::store::{Append, Store};
+use oona_core::conservative::ConservativeConfig;
+use oona_core::entry::{EntryId, Record};
+use oona_core::outcome::Outcome;
+use oona_core::policy::Kind;
+use oona_core::signing::{Keyring, Secret};
+use serde_json::{Value, json};
+use tokio::time::{interval, timeout};
+
+use crate::binary::PATIENCE;
+use crate::redis_server::RedisServer;
+
+/// What signs.
+pub const SECRET: &str = "correct horse battery staple";
+
+/// A store, and what it stands on.
+#[derive(Debug)]
+pub struct Stand {
+    /// The store. Several buses may share it.
+    pub store: Arc<dyn Store>,
+    /// The server behind it, if it has one.
+    pub server: Option<RedisServer>,
+}
+
+impl Stand {
+    /// In memory.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self {
+            store: Arc::new(MemoryStore::new(clock::system())),
+            server: None,
+        }
+    }
+
+    /// On a Redis of its own.
+    #[must_use]
+    pub fn redis() -> Self {
+        Self::over(RedisServer::start())
+    }
+
+    /// On this Redis.
+    ///
+    /// # Panics
+    ///
+    /// Never: its address is one.
+    #[must_use]
+    pub fn over(server: RedisServer) -> Self {
+        let store = RedisStore::new(&server.url()).expect("an address of Redis");
+        Self {
+            store: Arc::new(store),
+            server: Some(server),
+        }
+    }
+
+    /// A bus on this store, with short times and these changes.
+    #[must_use]
+    pub fn bus(&self, change: impl FnOnce(&mut Setup)) -> TestBus {
+        let mut setup = Setup::default();
+        change(&mut setup);
+        TestBus::start(Arc::clone(&self.store), setup)
+    }
+
+    /// Appends an entry as somebody else would.
+    ///
+    /// # Panics
+    ///
+    /// If the store does not take it.
+    pub async fn append_raw(
+        &self,
+        stream: &str,
+        payload: &[u8],
+        signature: Option<&str>,
+    ) -> EntryId {
+        let record = Record {
+            payload: payload.to_vec().into(),
+            signature: signature.map(|signature| signature.to_owned().into()),
+        };
+        let batch = [Append {
+            stream: stream.into(),
+            record,
+        }];
+        let mut answers = self.store.append(&batch).await.expect("the store answers");
+        answers.remove(0).expect("it is written")
+    }
+}
+
+/// What a test can change.
+#[derive(Debug)]
+pub struct Setup {
+    /// The bus.
+    pub config: BusConfig,
+    /// Configurations of policies; the default for those that are not there.
+    pub policies: Vec<(Kind, Value)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let config = BusConfig {
+            sample_interval: Duration::from_millis(10),
+            consume: ConsumeConfig {
+                ack_deadline: Duration::from_secs(20),
+                claim_idle: Duration::from_secs(40),
+                block: Duration::from_millis(200),
+                ..ConsumeConfig::default()
+            },
+            conservative: ConservativeConfig {
+                recovery_ms: 50,
+                ..ConservativeConfig::default()
+            },
+            ..BusConfig::default()
+        };
+        Self {
+            config,
+            policies: vec![(Kind::DeadLetter, json!({"delay_base_ms": 5}))],
+        }
+    }
+}
+
+impl Setup {
+    /// The configuration of a policy.
+    pub fn policy(&mut self, kind: Kind, config: Value) {
+        self.policies.retain(|(known, _)| *known != kind);
+        self.policies.push((kind, config));
+    }
+}
+
+/// A bus, and the tasks behind it.
+#[derive(Debug)]
+pub struct TestBus {
+    /// The bus.
+    pub bus: Bus,
+    tasks: BusTasks,
+}
+
+impl TestBus {
+    fn start(store: Arc<dyn Store>, setup: Setup) -> Self {
+        let Setup { config, policies } = setup;
+        let metrics = Arc::new(Metrics::new());
+        let streams = config.streams.clone();
+        let mut options = PolicyOptions::new(streams, Arc::clone(&metrics), clock::system());
+        for (kind, config) in policies {
+            options.configs = options.configs.map(|(known, before)| {
+                let config = if known == kind {
+                    config.clone()
+                } else {
+                    before
+                };
+                (known, config)
+            });
+        }
+        let secret = Secret::new(SECRET.to_owned()).expect("it is not empty");
+        let foundation = Foundation {
+            store,
+            keyring: Some(Keyring::new(&secret, &[])),
+            policies: Policies::new(&options),
+            metrics,
+        };
+        let (bus, tasks) = Bus::start(config, foundation, clock::system());
+        Self { bus, tasks }
+    }
+
+    /// Publishes; it must be accepted. Answers the stream.
+    ///
+    /// # Panics
+    ///
+    /// If it is not accepted.
+    pub async fn publish(&self, draft: Draft) -> String {
+        match self.bus.publish(draft).await {
+            Outcome::Accepted { stream, .. } => stream.to_string(),
+            rejected @ Outcome::Rejected { .. } => panic!("it is rejected: {rejected:?}"),
+        }
+    }
+
+    /// A member of a group that reads every stream.
+    ///
+    /// # Panics
+    ///
+    /// If it is not taken.
+    #[must_use]
+    pub fn join(&self, group: &str) -> Subscription {
+        let options = SubscribeOptions::new(group);
+        self.bus.subscribe(options).expect("the bus is up")
+    }
+
+    /// All dead letters, as soon as there are so many.
+    ///
+    /// # Panics
+    ///
+    /// If there never are.
+    pub async fn dead_letters(&self, count: usize) -> Vec<DeadLetterView> {
+        eventually(async || {
+            let letters = self.bus.dead_letters(None, 1_000).await.ok()?;
+            (letters.len() >= count).then_some(letters)
+        })
+        .await
+    }
+
+    /// Waits until no stream has anything unfinished or delayed.
+    ///
+    /// # Panics
+    ///
+    /// If that never comes.
+    pub async fn settled(&self) {
+        eventually(async || {
+            let streams = self.bus.status().streams;
+            let open: u64 = streams.iter().map(|s| s.depth + s.delayed).sum();
+            (open == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends the bus; answers whether everything was finished in time.
+    pub async fn shutdown(self) -> bool {
+        self.tasks.shutdown(Duration::from_secs(5)).await
+    }
+}
+
+/// The next delivery.
+///
+/// # Panics
+///
+/// If there is none in time.
+pub async fn next(subscription: &mut Subscription) -> Delivery {
+    let next = timeout(PATIENCE, subscription.next()).await;
+    next.expect("something comes in time")
+        .expect("the bus is up")
+}
+
+/// The next deliveries, each acknowledged.
+///
+/// # Panics
+///
+/// If they do not come.
+pub async fn take(subscription: &mut Subscription, count: usize) -> Vec<Delivery> {
+    let mut taken = Vec::with_capacity(count);
+    while taken.len() < count {
+        let delivery = next(subscription).await;
+        subscription.ack(delivery.id).expect("it is in flight");
+        taken.push(delivery);
+    }
+    taken
+}
+
+/// Asks until there is an answer.
+///
+/// # Panics
+///
+/// If there is none in time.
+pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        let mut turns = interval(Duration::from_millis(2));
+        loop {
+            turns.tick().await;
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+        }
+    };
+    timeout(PATIENCE, asking).await.expect("it happens in time")
+}
+
+/// A message of this type, with its own number as content and event id.
+#[must_use]
+pub fn draft(message_type: u32, number: usize) -> Draft {
+    Draft {
+        id: Some(format!("event-{number}")),
+        source: "test".to_owned(),
+        ..Draft::new(message_type, number.to_string())
+    }
+}
