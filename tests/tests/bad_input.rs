@@ -1,0 +1,398 @@
+//! What comes in wrong, and what becomes of it: a clear word, and nothing lost.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use oona::bus::{Draft, Nack};
+use oona_core::envelope::message_type::{KERNEL_PREFETCH_REQUEST, TELEMETRY};
+use oona_core::leyline::BusEnvelope;
+use oona_core::outcome::{Outcome, RejectCause};
+use oona_core::policy::Kind;
+use oona_core::signing::{Keyring, Secret};
+use oona_tests::bus::{SECRET, Stand, TestBus, draft, eventually, next, take};
+use oona_tests::redis_server::RedisServer;
+use prost::Message as _;
+use serde_json::json;
+
+fn sign(secret: &str, payload: &[u8]) -> String {
+    let keyring = Keyring::new(&Secret::new(secret.to_owned()).unwrap(), &[]);
+    String::from_utf8(keyring.sign(payload).to_vec()).unwrap()
+}
+
+fn envelope(attributes: &[(&str, &str)]) -> Vec<u8> {
+    let attributes = attributes.iter();
+    BusEnvelope {
+        message_type: 4,
+        payload: b"content".to_vec().into(),
+        attributes: attributes
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+    }
+    .encode_to_vec()
+}
+
+async fn entries_that_cannot_be_believed_or_read_are_filed(stand: Stand) {
+    let good = envelope(&[("oona.id", "good")]);
+    let garbage = vec![0xff; 40];
+    let odd = envelope(&[("oona.priority", "silly")]);
+    let ours = |payload: &[u8]| Some(sign(SECRET, payload));
+    let table = [
+        ("unsigned", good.clone(), None, "unverifiable", "not signed"),
+        (
+            "another key",
+            good.clone(),
+            Some(sign("other", &good)),
+            "unverifiable",
+            "no key",
+        ),
+        (
+            "no signature",
+            good.clone(),
+            Some("x".to_owned()),
+            "unverifiable",
+            "base64",
+        ),
+        (
+            "not this one's",
+            good.clone(),
+            ours(&garbage),
+            "unverifiable",
+            "no key",
+        ),
+        (
+            "garbage",
+            garbage.clone(),
+            ours(&garbage),
+            "undecodable",
+            "no envelope",
+        ),
+        (
+            "odd priority",
+            odd.clone(),
+            ours(&odd),
+            "undecodable",
+            "oona.priority",
+        ),
+    ];
+    let bus = stand.bus(|_| {});
+    let mut subscription = bus.join("g");
+    let mut expected = BTreeMap::new();
+    for (name, payload, signature, class, detail) in &table {
+        let entry = stand
+            .append_raw("oona.telemetry", payload, signature.as_deref())
+            .await;
+        expected.insert(entry.to_string(), (name, class, detail));
+    }
+    let signature = ours(&good);
+    stand
+        .append_raw("oona.telemetry", &good, signature.as_deref())
+        .await;
+
+    let delivered = take(&mut subscription, 1).await.remove(0);
+    assert_eq!(
+        delivered.message.id, "good",
+        "its neighbours do not harm it"
+    );
+    let letters = bus.dead_letters(table.len()).await;
+    assert_eq!(letters.len(), table.len());
+    for letter in &letters {
+        let (name, class, detail) = expected[&letter.entry];
+        assert_eq!(letter.class, *class, "{name}");
+        assert!(letter.detail.contains(detail), "{name}: {}", letter.detail);
+        assert_eq!(
+            (&*letter.stream, &*letter.group),
+            ("oona.telemetry", "g"),
+            "{name}"
+        );
+    }
+    bus.settled().await;
+    // The bytes are kept: a redriven entry is what it was, and fails as it did.
+    let unsigned = &letters[0];
+    bus.bus.redrive(unsigned.id.parse().unwrap()).await.unwrap();
+    let again = eventually(async || {
+        let letters = bus.bus.dead_letters(None, 100).await.unwrap();
+        let again = letters.last()?.clone();
+        (letters.len() == table.len() && again.id > unsigned.id).then_some(again)
+    });
+    let again = again.await;
+    assert_eq!(
+        (&again.class, &again.detail),
+        (&unsigned.class, &unsigned.detail)
+    );
+    let text = bus.bus.metrics().render();
+    let counted = text
+        .lines()
+        .any(|line| line.contains("dead") && line.contains("oona.telemetry"));
+    assert!(counted, "dead letters are counted:\n{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_cannot_be_believed_or_read_are_filed_in_memory() {
+    entries_that_cannot_be_believed_or_read_are_filed(Stand::memory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_cannot_be_believed_or_read_are_filed_in_redis() {
+    entries_that_cannot_be_believed_or_read_are_filed(Stand::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_without_an_envelope_is_filed_with_its_fields() {
+    let stand = Stand::redis();
+    let server = stand.server.as_ref().unwrap();
+    let mut client = redis::Client::open(server.url()).unwrap();
+    let bus = stand.bus(|_| {});
+    let mut add = redis::cmd("XADD");
+    add.arg("oona.normal")
+        .arg("*")
+        .arg("who")
+        .arg("somebody else");
+    let entry: String = add.query(&mut client).unwrap();
+    let _subscription = bus.join("g");
+    let letter = bus.dead_letters(1).await.remove(0);
+    assert_eq!((&*letter.class, &letter.entry), ("undecodable", &entry));
+    assert!(letter.detail.contains("payload"), "{}", letter.detail);
+    bus.bus.redrive(letter.id.parse().unwrap()).await.unwrap();
+    let mut range = redis::cmd("XREVRANGE");
+    range
+        .arg("oona.normal")
+        .arg("+")
+        .arg("-")
+        .arg("COUNT")
+        .arg(1);
+    let last: Vec<(String, Vec<(String, String)>)> = range.query(&mut client).unwrap();
+    let fields = vec![("who".to_owned(), "somebody else".to_owned())];
+    assert_eq!(last[0].1, fields, "as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_malformed_or_too_large_is_refused_and_not_written() {
+    let stand = Stand::memory();
+    let bus = stand.bus(|_| {});
+    let usual = || draft(TELEMETRY, 1);
+    let attribute = |key: &str, value: &str| {
+        let mut draft = usual();
+        draft.attributes.insert(key.to_owned(), value.to_owned());
+        draft
+    };
+    let large = Draft::new(TELEMETRY, vec![0; 256 * 1024 + 1]);
+    let long_id = Draft {
+        id: Some("x".repeat(129)),
+        ..usual()
+    };
+    let table = [
+        (large, RejectCause::TooLarge, "262144"),
+        (
+            attribute("text", &"x".repeat(9_000)),
+            RejectCause::TooLarge,
+            "8192",
+        ),
+        (long_id, RejectCause::TooLarge, "128"),
+        (
+            attribute("oona.priority", "high"),
+            RejectCause::Invalid,
+            "oona.",
+        ),
+    ];
+    for (draft, expected, named) in table {
+        match bus.bus.publish(draft).await {
+            Outcome::Rejected { cause, detail, .. } => {
+                assert_eq!(cause, expected, "{detail}");
+                assert!(detail.contains(named), "{detail}");
+            }
+            accepted => panic!("{accepted:?}"),
+        }
+    }
+    for stream in ["oona.telemetry", "oona.normal"] {
+        let entries = stand.store.range(&stream.into(), None, 10).await.unwrap();
+        assert!(entries.is_empty(), "{stream}");
+    }
+}
+
+async fn refused(bus: &TestBus) -> Option<Duration> {
+    match bus.bus.publish(draft(TELEMETRY, 0)).await {
+        Outcome::Rejected {
+            cause, retry_after, ..
+        } => {
+            assert_eq!(cause, RejectCause::Unavailable);
+            retry_after
+        }
+        accepted => panic!("{accepted:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_waits_for_a_redis_that_is_not_there_yet() {
+    let mut stand = Stand::over(RedisServer::down());
+    let bus = stand.bus(|setup| setup.config.breaker.open_ms = 50);
+    let mut subscription = bus.join("g");
+    assert!(
+        refused(&bus).await.is_some(),
+        "it is told when to try again"
+    );
+    let status = bus.bus.status();
+    assert!(!status.ready, "{status:?}");
+    assert!(
+        status.reasons[0].contains("does not answer"),
+        "{:?}",
+        status.reasons
+    );
+    stand.server.as_mut().unwrap().restart();
+    eventually(async || {
+        bus.bus
+            .publish(draft(TELEMETRY, 1))
+            .await
+            .is_accepted()
+            .then_some(())
+    })
+    .await;
+    let taken = take(&mut subscription, 1).await;
+    assert_eq!(taken[0].message.id, "event-1");
+    eventually(async || bus.bus.status().ready.then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_lost_loses_nothing_that_was_accepted() {
+    let mut stand = Stand::redis();
+    let bus = stand.bus(|setup| {
+        setup.config.breaker.open_ms = 50;
+        setup.config.consume.claim_idle = Duration::from_millis(1_000);
+        setup.config.consume.ack_deadline = Duration::from_millis(500);
+    });
+    let mut subscription = bus.join("g");
+    let mut accepted = BTreeSet::new();
+    for number in 0..50 {
+        bus.publish(draft(KERNEL_PREFETCH_REQUEST, number)).await;
+        accepted.insert(format!("event-{number}"));
+    }
+    let in_hand = next(&mut subscription).await;
+    stand.server.as_mut().unwrap().kill();
+    // An answer that cannot be carried to the store now is carried later.
+    subscription.ack(in_hand.id).unwrap();
+    eventually(async || {
+        refused(&bus).await;
+        (bus.bus.status().publish_breaker == "open").then_some(())
+    })
+    .await;
+    assert!(refused(&bus).await.is_some());
+    stand.server.as_mut().unwrap().restart();
+    let mut number = 100;
+    eventually(async || {
+        number += 1;
+        let outcome = bus
+            .bus
+            .publish(draft(KERNEL_PREFETCH_REQUEST, number))
+            .await;
+        outcome.is_accepted().then_some(())
+    })
+    .await;
+    accepted.insert(format!("event-{number}"));
+    let mut handled = BTreeSet::from([in_hand.message.id.clone()]);
+    while !handled.is_superset(&accepted) {
+        let delivery = next(&mut subscription).await;
+        // One that was delivered before the crash may have timed out since.
+        if subscription.ack(delivery.id).is_ok() {
+            handled.insert(delivery.message.id.clone());
+        }
+    }
+    bus.settled().await;
+    eventually(async || bus.bus.status().ready.then_some(())).await;
+    assert!(
+        bus.dead_letters(0).await.is_empty(),
+        "and none was taken for a replay"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_of_one_name_have_consumers_of_their_own() {
+    let stand = Stand::redis();
+    let hosts = [stand.bus(|_| {}), stand.bus(|_| {})];
+    let mut members = [hosts[0].join("g"), hosts[1].join("g")];
+    for number in 0..100 {
+        hosts[number % 2]
+            .publish(draft(KERNEL_PREFETCH_REQUEST, number))
+            .await;
+    }
+    let mut ids = BTreeSet::new();
+    while ids.len() < 100 {
+        let [one, other] = &mut members;
+        let delivery = tokio::select! {
+            delivery = next(one) => { one.ack(delivery.id).unwrap(); delivery }
+            delivery = next(other) => { other.ack(delivery.id).unwrap(); delivery }
+        };
+        assert!(!delivery.redelivered);
+        assert!(ids.insert(delivery.message.id.clone()), "twice");
+    }
+    let mut client = redis::Client::open(stand.server.as_ref().unwrap().url()).unwrap();
+    let mut info = redis::cmd("XINFO");
+    info.arg("CONSUMERS").arg("oona.kernels.requests").arg("g");
+    let consumers: Vec<BTreeMap<String, redis::Value>> = info.query(&mut client).unwrap();
+    assert_eq!(consumers.len(), 2, "{consumers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nonce_window_that_is_full_refuses_and_forgets_nothing() {
+    let stand = Stand::memory();
+    let bus = stand.bus(|setup| {
+        setup.config.consume.nonces_max = 10;
+        setup.config.consume.claim_idle = Duration::from_millis(50);
+        setup.config.consume.ack_deadline = Duration::from_millis(40);
+        let types = json!({"kernel_prefetch_request": {"window_ms": 1_000}});
+        setup.policy(
+            Kind::Freshness,
+            json!({ "types": types, "clock_skew_ms": 0 }),
+        );
+    });
+    let mut subscription = bus.join("g");
+    for number in 0..30 {
+        bus.publish(draft(KERNEL_PREFETCH_REQUEST, number)).await;
+    }
+    let taken = take(&mut subscription, 10).await;
+    let first: BTreeSet<_> = taken.iter().map(|taken| taken.message.id.clone()).collect();
+    assert_eq!(first.len(), 10);
+    // The others wait until they are too old: late is loud, and never a replay that passes.
+    let letters = bus.dead_letters(20).await;
+    assert!(
+        letters.iter().all(|letter| letter.failure == "stale"),
+        "{letters:?}"
+    );
+    assert!(
+        letters
+            .iter()
+            .all(|letter| !first.contains(&letter.event_id))
+    );
+    bus.settled().await;
+    // There is room again.
+    bus.publish(draft(KERNEL_PREFETCH_REQUEST, 100)).await;
+    take(&mut subscription, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_is_told_what_it_asked_wrongly() {
+    let bus = Stand::memory().bus(|_| {});
+    let subscribe = |group: &str, stream: &str| {
+        let options = oona::bus::SubscribeOptions {
+            streams: vec![stream.into()],
+            ..oona::bus::SubscribeOptions::new(group)
+        };
+        bus.bus.subscribe(options).unwrap_err().to_string()
+    };
+    assert!(subscribe("", "oona.normal").contains("1 to 128 bytes"));
+    assert!(subscribe(&"g".repeat(129), "oona.normal").contains("129"));
+    let told = subscribe("g", "oona.nromal");
+    assert!(
+        told.contains("oona.nromal") && told.contains("oona.normal"),
+        "{told}"
+    );
+    let told = subscribe("g", "oona.deadletter");
+    assert!(told.contains("no stream `oona.deadletter`"), "{told}");
+    let subscription = bus.join("g");
+    let nobody = oona::bus::DeliveryId(7);
+    let told = subscription.nack(nobody, Nack::default()).unwrap_err();
+    assert!(
+        told.to_string().contains("delivery 7 is not in flight"),
+        "{told}"
+    );
+}
