@@ -161,15 +161,34 @@ pub async fn run(options: &BenchOptions, listener: Listener<'_>) -> Result<Repor
     if !raw.is_empty().await? {
         return Err(BenchError::NotEmpty(raw.address));
     }
-    let host = start(options, &url).await?;
+    let cache = Scratch::new();
+    let host = start(options, &url, &cache).await?;
     let measured = measure(options, &mut raw, &host, listener).await;
     host.shutdown().await;
     raw.forget_all().await?;
     measured
 }
 
-/// A host as one is run in production, with limits that nothing here reaches.
-async fn start(options: &BenchOptions, url: &str) -> Result<Host, BenchError> {
+/// A directory for the time of the benchmark. The host makes it; it goes when this is dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let name = format!("oona-bench-{}", uuid::Uuid::now_v7().simple());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may never have been made.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A host as one is run in production: signed, compiled policies kept, and limits that nothing here
+/// reaches.
+async fn start(options: &BenchOptions, url: &str, cache: &Scratch) -> Result<Host, BenchError> {
     let flag = |key, value: &str| (key, value.to_owned(), "oona bench");
     let mut sources = Sources::default();
     sources.flags.extend([
@@ -179,6 +198,10 @@ async fn start(options: &BenchOptions, url: &str) -> Result<Host, BenchError> {
         flag("conservative.high_water", "50000000"),
         flag("policies.allow_unsigned", "true"),
         flag("policies.watch", "false"),
+        flag(
+            "policies.engine.cache_directory",
+            &cache.0.to_string_lossy(),
+        ),
     ]);
     let mut config = Config::assemble(None, &sources)?;
     if options.native {
