@@ -1,5 +1,6 @@
 //! A bus as a library, for tests that look at what it does with messages.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use oona::bus::{
     Bus, BusConfig, BusTasks, ConsumeConfig, DeadLetterView, Delivery, Draft, Foundation,
     SubscribeOptions, Subscription,
 };
-use oona::clock;
+use oona::clock::{self, Clock};
 use oona::metrics::Metrics;
 use oona::policies::{Policies, PolicyOptions};
 use oona::store::memory::MemoryStore;
@@ -18,31 +19,70 @@ use oona_core::entry::{EntryId, Record};
 use oona_core::outcome::Outcome;
 use oona_core::policy::Kind;
 use oona_core::signing::{Keyring, Secret};
+use oona_wasm::{Engine, EngineConfig};
 use serde_json::{Value, json};
 use tokio::time::{interval, timeout};
 
 use crate::binary::PATIENCE;
+use crate::policies::{directory, policy};
 use crate::redis_server::RedisServer;
 
 /// What signs.
 pub const SECRET: &str = "correct horse battery staple";
 
-/// A store, and what it stands on.
-#[derive(Debug)]
+/// The shipped policies, in the order in which a message meets them.
+const SHIPPED: [(Kind, &str); 4] = [
+    (Kind::Routing, "routing"),
+    (Kind::Backpressure, "backpressure"),
+    (Kind::Freshness, "freshness"),
+    (Kind::DeadLetter, "dead-letter"),
+];
+
+/// A store, what it stands on, and who decides.
 pub struct Stand {
     /// The store. Several buses may share it.
     pub store: Arc<dyn Store>,
     /// The server behind it, if it has one.
     pub server: Option<RedisServer>,
+    /// Whether components decide, or else their native builds.
+    components: bool,
+    clock: Clock,
+}
+
+impl fmt::Debug for Stand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stand")
+            .field("store", &self.store)
+            .field("server", &self.server)
+            .field("components", &self.components)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Stand {
     /// In memory.
     #[must_use]
     pub fn memory() -> Self {
+        Self::at(clock::system())
+    }
+
+    /// In memory, at the time that this clock tells.
+    #[must_use]
+    pub fn at(clock: Clock) -> Self {
         Self {
-            store: Arc::new(MemoryStore::new(clock::system())),
+            store: Arc::new(MemoryStore::new(Arc::clone(&clock))),
             server: None,
+            components: false,
+            clock,
+        }
+    }
+
+    /// In memory, where the shipped policies decide as components.
+    #[must_use]
+    pub fn components() -> Self {
+        Self {
+            components: true,
+            ..Self::memory()
         }
     }
 
@@ -63,6 +103,8 @@ impl Stand {
         Self {
             store: Arc::new(store),
             server: Some(server),
+            components: false,
+            clock: clock::system(),
         }
     }
 
@@ -71,7 +113,7 @@ impl Stand {
     pub fn bus(&self, change: impl FnOnce(&mut Setup)) -> TestBus {
         let mut setup = Setup::default();
         change(&mut setup);
-        TestBus::start(Arc::clone(&self.store), setup)
+        TestBus::start(self, setup)
     }
 
     /// Appends an entry as somebody else would.
@@ -105,6 +147,8 @@ pub struct Setup {
     pub config: BusConfig,
     /// Configurations of policies; the default for those that are not there.
     pub policies: Vec<(Kind, Value)>,
+    /// Secrets that verify beside [`SECRET`].
+    pub also_accept: Vec<String>,
 }
 
 impl Default for Setup {
@@ -126,6 +170,7 @@ impl Default for Setup {
         Self {
             config,
             policies: vec![(Kind::DeadLetter, json!({"delay_base_ms": 5}))],
+            also_accept: Vec::new(),
         }
     }
 }
@@ -147,29 +192,15 @@ pub struct TestBus {
 }
 
 impl TestBus {
-    fn start(store: Arc<dyn Store>, setup: Setup) -> Self {
-        let Setup { config, policies } = setup;
+    fn start(stand: &Stand, setup: Setup) -> Self {
         let metrics = Arc::new(Metrics::new());
-        let streams = config.streams.clone();
-        let mut options = PolicyOptions::new(streams, Arc::clone(&metrics), clock::system());
-        for (kind, config) in policies {
-            options.configs = options.configs.map(|(known, before)| {
-                let config = if known == kind {
-                    config.clone()
-                } else {
-                    before
-                };
-                (known, config)
-            });
-        }
-        let secret = Secret::new(SECRET.to_owned()).expect("it is not empty");
         let foundation = Foundation {
-            store,
-            keyring: Some(Keyring::new(&secret, &[])),
-            policies: Policies::new(&options),
+            store: Arc::clone(&stand.store),
+            keyring: Some(keyring(&setup.also_accept)),
+            policies: policies(stand, &setup, &metrics),
             metrics,
         };
-        let (bus, tasks) = Bus::start(config, foundation, clock::system());
+        let (bus, tasks) = Bus::start(setup.config, foundation, Arc::clone(&stand.clock));
         Self { bus, tasks }
     }
 
@@ -223,10 +254,61 @@ impl TestBus {
         .await;
     }
 
+    /// Waits until so many deliveries of a stream are with the members of a group.
+    ///
+    /// # Panics
+    ///
+    /// If they never are.
+    pub async fn pending(&self, stream: &str, group: &str, count: u64) {
+        eventually(async || {
+            let streams = self.bus.status().streams;
+            let of_stream = streams.iter().find(|known| known.name == stream)?;
+            let of_group = of_stream.groups.iter().find(|known| known.name == group)?;
+            (of_group.pending == count).then_some(())
+        })
+        .await;
+    }
+
     /// Ends the bus; answers whether everything was finished in time.
     pub async fn shutdown(self) -> bool {
         self.tasks.shutdown(Duration::from_secs(5)).await
     }
+}
+
+fn keyring(also_accept: &[String]) -> Keyring {
+    let secret = |text: &str| Secret::new(text.to_owned()).expect("it is not empty");
+    let others: Vec<_> = also_accept.iter().map(|text| secret(text)).collect();
+    Keyring::new(&secret(SECRET), &others)
+}
+
+fn policies(stand: &Stand, setup: &Setup, metrics: &Arc<Metrics>) -> Policies {
+    let streams = setup.config.streams.clone();
+    let clock = Arc::clone(&stand.clock);
+    let mut options = PolicyOptions::new(streams, Arc::clone(metrics), clock);
+    for (kind, config) in &mut options.configs {
+        if let Some((_, changed)) = setup.policies.iter().find(|(known, _)| known == kind) {
+            config.clone_from(changed);
+        }
+    }
+    if !stand.components {
+        return Policies::new(&options);
+    }
+    options.engine = Some(engine());
+    let policies = Policies::new(&options);
+    for (kind, name) in SHIPPED {
+        let activated = policies.activate(Some(kind), &policy(name), None);
+        activated.expect("a shipped policy can be activated");
+    }
+    policies
+}
+
+/// An engine with a pool of its own. What is compiled is kept for the next one.
+fn engine() -> Arc<Engine> {
+    let config = EngineConfig {
+        cache_directory: Some(directory().join("compiled")),
+        ..EngineConfig::default()
+    };
+    Engine::new(config).expect("an engine")
 }
 
 /// The next delivery.

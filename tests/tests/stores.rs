@@ -1,70 +1,95 @@
-//! One suite for every store, and what only Redis can do wrong.
+//! One suite for every store, and what each can do wrong alone.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "stores/claiming.rs"]
+mod claiming;
 #[path = "stores/faults.rs"]
 mod faults;
+#[path = "stores/keeping.rs"]
+mod keeping;
+#[path = "stores/memory_only.rs"]
+mod memory_only;
 #[path = "stores/model.rs"]
 mod model;
-#[path = "stores/suite.rs"]
-mod suite;
+#[path = "stores/reading.rs"]
+mod reading;
+#[path = "stores/settling.rs"]
+mod settling;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use oona::clock;
 use oona::store::memory::MemoryStore;
 use oona::store::redis::RedisStore;
 use oona::store::{
-    Append, ClaimRequest, Claimed, GroupStart, ReadRequest, Settlement, Step, Store, StreamDepth,
-    StreamName,
+    Append, ClaimRequest, Claimed, GroupStart, ReadRequest, Settlement, Step, Store, StoreError,
+    StreamDepth, StreamName,
 };
+use oona_core::Timestamp;
 use oona_core::entry::{Entry, EntryId, Record};
 use oona_tests::binary::PATIENCE;
 use oona_tests::redis_server::RedisServer;
+use redis::aio::MultiplexedConnection;
 use tokio::time::{interval, timeout};
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(3_600);
+
+const AT_ONCE: Duration = Duration::ZERO;
 
 /// Each check, over each store.
 macro_rules! over_both_stores {
-    ($($check:ident)*) => {
+    ($($subject:ident :: $check:ident)*) => {
         mod memory {
-            $(#[tokio::test]
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
-                super::suite::$check(&super::Bench::memory()).await;
+                super::$subject::$check(&super::Bench::memory()).await;
             })*
         }
 
-        mod redis {
-            $(#[tokio::test]
+        mod redis_store {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $check() {
-                super::suite::$check(&super::Bench::redis()).await;
+                super::$subject::$check(&super::Bench::redis()).await;
             })*
         }
     };
 }
 
 over_both_stores! {
-    appended_entries_have_ascending_ids_and_keep_their_bytes
-    a_group_begins_where_it_was_told_and_is_made_once
-    a_read_gives_each_entry_to_one_member_of_each_group
-    a_read_tells_the_stream_and_takes_so_many_from_each
-    a_read_waits_for_what_comes
-    a_read_without_a_group_says_so
-    only_what_has_lain_long_enough_is_claimed
-    a_touched_entry_is_not_claimed
-    an_entry_is_settled_once
-    a_retry_is_written_as_it_is_settled
-    a_dead_letter_is_written_as_it_is_settled
-    a_retry_waits_for_its_time
-    each_group_has_its_own_retry
-    due_retries_are_promoted_once_whoever_asks
-    depth_is_what_the_slowest_group_has_to_do
-    only_what_every_group_has_finished_is_trimmed
-    a_range_is_read_page_by_page
-    a_dead_letter_is_redriven_once
-    a_nonce_belongs_to_the_entry_that_bore_it_first
-    a_nonce_is_forgotten_when_its_time_is_over
-    a_member_leaves_unless_it_has_something_pending
+    reading::appended_entries_have_ascending_ids_and_keep_their_bytes
+    reading::a_group_begins_where_it_was_told_and_is_made_once
+    reading::a_read_gives_each_entry_to_one_member_of_each_group
+    reading::members_at_once_get_each_entry_once
+    reading::a_read_tells_the_stream_and_takes_so_many_from_each
+    reading::a_read_for_nothing_gives_nothing
+    reading::a_read_waits_for_whatever_is_written
+    reading::a_group_that_is_missing_is_named
+    claiming::only_what_has_lain_long_enough_is_claimed
+    claiming::as_many_are_claimed_as_were_asked_for
+    claiming::claimers_at_once_get_each_entry_once
+    claiming::what_is_gone_is_not_claimed
+    claiming::only_what_one_holds_is_touched
+    claiming::a_member_leaves_unless_it_has_something_pending
+    settling::an_entry_is_settled_once
+    settling::an_entry_settled_by_many_at_once_is_settled_once
+    settling::each_group_settles_for_itself
+    settling::a_retry_is_written_as_it_is_settled
+    settling::a_dead_letter_is_written_as_it_is_settled
+    settling::what_is_written_keeps_its_bytes
+    settling::a_retry_waits_for_its_time
+    settling::each_group_has_its_own_retry
+    settling::due_retries_are_promoted_once_whoever_asks
+    keeping::depth_is_what_the_slowest_group_has_to_do
+    keeping::depth_is_right_though_entries_were_taken_out
+    keeping::only_what_every_group_has_finished_is_trimmed
+    keeping::a_long_stream_is_trimmed_at_once
+    keeping::a_range_is_read_page_by_page
+    keeping::a_dead_letter_is_redriven_once
+    keeping::a_nonce_belongs_to_the_entry_that_bore_it_first
+    keeping::a_nonce_is_forgotten_when_its_time_is_over
 }
 
 /// A store with nothing in it.
@@ -90,6 +115,30 @@ impl Bench {
         }
     }
 
+    /// The store as another host sees it: with connections of its own.
+    fn replica(&self) -> Arc<dyn Store> {
+        match &self.server {
+            Some(server) => Arc::new(RedisStore::new(&server.url()).expect("an address of Redis")),
+            None => Arc::clone(&self.store),
+        }
+    }
+
+    /// Returns when a read waits.
+    async fn until_a_read_waits(&self) {
+        let Some(server) = &self.server else {
+            // It waits, or is about to: both must end well.
+            return tokio::task::yield_now().await;
+        };
+        let mut look = operator(server).await;
+        eventually(async || {
+            let mut command = redis::cmd("INFO");
+            let command = command.arg("clients");
+            let clients: String = command.query_async(&mut look).await.ok()?;
+            clients.contains("blocked_clients:1").then_some(())
+        })
+        .await;
+    }
+
     /// Appends these payloads.
     async fn append(&self, stream: &str, payloads: &[&str]) -> Vec<EntryId> {
         let stream = StreamName::from(stream);
@@ -113,6 +162,17 @@ impl Bench {
 
     /// What is there for a member of `group`, without waiting.
     async fn read(&self, stream: &str, group: &str, consumer: &str, count: usize) -> Vec<Entry> {
+        let found = self.try_read(stream, group, consumer, count).await;
+        found.expect("it is read")
+    }
+
+    async fn try_read(
+        &self,
+        stream: &str,
+        group: &str,
+        consumer: &str,
+        count: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
         let request = ReadRequest {
             group,
             consumer,
@@ -120,20 +180,13 @@ impl Bench {
             count,
             block: Duration::from_millis(1),
         };
-        let found = self.store.read(request).await.expect("it is read");
-        found.into_iter().map(|(_, entry)| entry).collect()
+        let found = self.store.read(request).await?;
+        Ok(found.into_iter().map(|(_, entry)| entry).collect())
     }
 
     async fn claim(&self, stream: &str, group: &str, idle_min: Duration) -> Vec<Claimed> {
-        let stream = StreamName::from(stream);
-        let request = ClaimRequest {
-            stream: &stream,
-            group,
-            consumer: "claimer",
-            idle_min,
-            count: 100,
-        };
-        self.store.claim(request).await.expect("it is claimed")
+        let claimed = claim(&*self.store, stream, group, idle_min, 100).await;
+        claimed.expect("it is claimed")
     }
 
     async fn settle(&self, stream: &str, group: &str, id: EntryId, step: Step) -> bool {
@@ -156,6 +209,36 @@ impl Bench {
         let entries = self.store.range(&stream.into(), None, 1_000).await;
         texts(&entries.expect("it is read"))
     }
+}
+
+async fn claim(
+    store: &dyn Store,
+    stream: &str,
+    group: &str,
+    idle_min: Duration,
+    count: usize,
+) -> Result<Vec<Claimed>, StoreError> {
+    let request = ClaimRequest {
+        stream: &stream.into(),
+        group,
+        consumer: "claimer",
+        idle_min,
+        count,
+    };
+    store.claim(request).await
+}
+
+/// A connection beside the store, as an operator has it.
+async fn operator(server: &RedisServer) -> MultiplexedConnection {
+    let client = redis::Client::open(server.url()).expect("an address");
+    let connection = client.get_multiplexed_async_connection().await;
+    connection.expect("it accepts connections")
+}
+
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let ms = since_epoch.expect("it is past 1970").as_millis();
+    Timestamp::from_millis(u64::try_from(ms).expect("it is before the end of time"))
 }
 
 fn record(payload: &str) -> Record {

@@ -43,7 +43,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     ) -> Result<(), StoreError>;
 
     /// Reads entries that no member of the group has read, and waits for some if there are none.
-    /// Each comes with the position of its stream in the request.
+    /// Each comes with the position of its stream in the request. Who asks for none, or names no
+    /// stream, gets nothing at once.
     async fn read(&self, request: ReadRequest<'_>) -> Result<Vec<(usize, Entry)>, StoreError>;
 
     /// Takes over entries that have lain with a consumer for too long, oldest first.
@@ -307,6 +308,16 @@ impl StoreError {
     #[must_use]
     pub const fn is_fault(&self) -> bool {
         !matches!(self, Self::NoGroup { .. })
+    }
+
+    /// The same, of this group: the server tells of a missing group in words of its own.
+    pub(crate) fn of_group(self, group: &str) -> Self {
+        match self {
+            Self::NoGroup { .. } => Self::NoGroup {
+                group: group.to_owned(),
+            },
+            other => other,
+        }
     }
 
     /// A short name, for answers and counters.

@@ -1,15 +1,13 @@
 //! Both stores, told the same in the same order, give the same answers.
 
-use std::time::Duration;
-
-use oona::store::{Step, StreamName};
+use oona::store::{NonceClaim, Step, StreamName};
 use oona_core::Timestamp;
 use oona_core::entry::EntryId;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
-use super::{Bench, record, texts};
+use super::{AT_ONCE, Bench, LONG, record, texts};
 
 const STREAMS: [&str; 2] = ["s", "t"];
 const GROUPS: [&str; 2] = ["g", "h"];
@@ -66,8 +64,15 @@ enum Act {
         stream: usize,
         length: u64,
     },
+    /// Of the oldest dead letter, or of the oldest entry of another stream.
     Redrive {
+        from: Option<usize>,
         stream: usize,
+    },
+    Remember {
+        group: usize,
+        nonce: u64,
+        owner: u64,
     },
 }
 
@@ -81,11 +86,14 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (stream.clone(), group.clone(), 1..4_usize)
             .prop_map(|(stream, group, count)| Act::Read { stream, group, count }),
         1 => (stream.clone(), group.clone()).prop_map(|(stream, group)| Act::Claim { stream, group }),
-        3 => (group, 0..4_usize, 0..4_usize, at_ms.clone())
+        3 => (group.clone(), 0..4_usize, 0..4_usize, at_ms.clone())
             .prop_map(|(group, nth, step, at_ms)| Act::Settle { group, nth, step, at_ms }),
         1 => (stream.clone(), at_ms).prop_map(|(stream, now_ms)| Act::Promote { stream, now_ms }),
         1 => (stream.clone(), 0..6_u64).prop_map(|(stream, length)| Act::Trim { stream, length }),
-        1 => stream.prop_map(|stream| Act::Redrive { stream }),
+        1 => (proptest::option::of(stream.clone()), stream)
+            .prop_map(|(from, stream)| Act::Redrive { from, stream }),
+        1 => (group, 0..4_u64, 0..2_u64)
+            .prop_map(|(group, nonce, owner)| Act::Remember { group, nonce, owner }),
     ]
 }
 
@@ -149,9 +157,7 @@ impl<'a> History<'a> {
                 format!("{payloads:?}")
             }
             Act::Claim { stream, group } => {
-                let claimed = bench
-                    .claim(STREAMS[*stream], GROUPS[*group], Duration::ZERO)
-                    .await;
+                let claimed = bench.claim(STREAMS[*stream], GROUPS[*group], AT_ONCE).await;
                 let claimed = claimed.iter().map(|claimed| {
                     let payload = texts(std::slice::from_ref(&claimed.entry)).remove(0);
                     format!("{payload} x{}", claimed.deliveries)
@@ -186,8 +192,8 @@ impl<'a> History<'a> {
                 let trimmed = bench.store.trim(&STREAMS[*stream].into(), *length).await;
                 format!("{}", trimmed.expect("it is done"))
             }
-            Act::Redrive { stream } => {
-                let from = StreamName::from("dead");
+            Act::Redrive { from, stream } => {
+                let from = StreamName::from(from.map_or("dead", |from| STREAMS[from]));
                 let letters = bench.store.range(&from, None, 1).await.expect("it is read");
                 let Some(letter) = letters.first() else {
                     return String::new();
@@ -198,6 +204,20 @@ impl<'a> History<'a> {
                     .redrive(&from, letter.id, &to, &letter.fields)
                     .await;
                 format!("{}", moved.expect("it is done").is_some())
+            }
+            Act::Remember {
+                group,
+                nonce,
+                owner,
+            } => {
+                let (ms, seq) = (*owner, 0);
+                let claim = NonceClaim {
+                    nonce: *nonce,
+                    owner: ("s".into(), EntryId { ms, seq }),
+                    ttl: LONG,
+                };
+                let seen = bench.store.remember(GROUPS[*group], &[claim]).await;
+                format!("{:?}", seen.expect("it is done"))
             }
         }
     }

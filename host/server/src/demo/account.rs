@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use oona_core::outcome::Outcome;
 use tokio::sync::Notify;
 
-use super::report::Percentiles;
+use super::report::{Percentiles, Rejection};
 use crate::sync::lock;
 
 /// The longest latency that is told apart, in µs: ten minutes.
@@ -38,7 +38,8 @@ pub(super) struct Account {
 struct Book {
     era: Era,
     items: HashMap<String, Item>,
-    rejections: BTreeMap<(&'static str, String), u64>,
+    /// By cause and reason: how many, and what was said of the last.
+    rejections: BTreeMap<(&'static str, String), (u64, String)>,
     /// Reports from the edge: by era, by the stream that they went to.
     edge: BTreeMap<Era, BTreeMap<String, u64>>,
     acknowledged: u64,
@@ -130,9 +131,16 @@ impl Account {
                     *streams.entry(stream.to_string()).or_default() += 1;
                 }
             }
-            Outcome::Rejected { cause, reason, .. } => {
+            Outcome::Rejected {
+                cause,
+                reason,
+                detail,
+                ..
+            } => {
                 let rejection = (cause.name(), reason.to_string());
-                *book.rejections.entry(rejection).or_default() += 1;
+                let (count, last) = book.rejections.entry(rejection).or_default();
+                *count += 1;
+                last.clone_from(detail);
             }
         }
     }
@@ -212,13 +220,18 @@ impl Account {
         tallies.into_iter().collect()
     }
 
-    /// Why messages were rejected: cause, reason, how many.
-    pub(super) fn rejections(&self) -> Vec<(&'static str, String, u64)> {
+    /// Why messages were rejected.
+    pub(super) fn rejections(&self) -> Vec<Rejection> {
         let book = lock(&self.book);
         let rejections = book.rejections.iter();
-        rejections
-            .map(|((cause, reason), count)| (*cause, reason.clone(), *count))
-            .collect()
+        let rejection =
+            |((cause, reason), (messages, detail)): (&(_, String), &(_, String))| Rejection {
+                cause,
+                reason: reason.clone(),
+                detail: detail.clone(),
+                messages: *messages,
+            };
+        rejections.map(rejection).collect()
     }
 
     /// Where reports from the edge went in an era.

@@ -56,8 +56,10 @@ pub struct Report {
 pub struct Rejection {
     /// Who refused them.
     pub cause: &'static str,
-    /// Why.
+    /// Why, in a word.
     pub reason: String,
+    /// Why, as it was said of the last of them.
+    pub detail: String,
     /// How many.
     pub messages: u64,
 }
@@ -172,20 +174,13 @@ impl Report {
         let producers: BTreeMap<_, _> = account.tallies(&ids).into_iter().collect();
         let (redeliveries, handled_twice) = account.repeated();
         let [publish_us, delivery_us, redelivery_us] = account.latencies();
-        let rejections = account.rejections().into_iter();
         let mut report = Self {
             balanced: false,
             problems: Vec::new(),
             seconds: took.as_secs_f64(),
             total: producers.values().fold(Tally::default(), add),
             producers,
-            rejections: rejections
-                .map(|(cause, reason, messages)| Rejection {
-                    cause,
-                    reason,
-                    messages,
-                })
-                .collect(),
+            rejections: account.rejections(),
             redeliveries,
             handled_twice,
             unfinished,
@@ -296,12 +291,13 @@ impl Report {
         }
         writeln!(out)?;
         for Rejection {
-            cause,
             reason,
+            detail,
             messages,
+            ..
         } in &self.rejections
         {
-            writeln!(out, "  rejected       {messages} by {cause}: {reason}")?;
+            writeln!(out, "  rejected       {messages}: {reason}, {detail}")?;
         }
         for letter in &self.dead_letters {
             writeln!(

@@ -1,5 +1,7 @@
 //! A store in the process, for the demo, for tests and for simulation. Nothing outlives it.
 
+mod state;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,9 +12,10 @@ use oona_core::policy::NonceSeen;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use self::state::{Group, Nonce, State, after, full, no_group};
 use super::{
     Append, ClaimRequest, Claimed, GroupDepth, GroupStart, NonceClaim, ReadRequest, Settlement,
-    Step, Store, StoreError, StoreInfo, StreamDepth, StreamName,
+    Store, StoreError, StoreInfo, StreamDepth, StreamName,
 };
 use crate::clock::Clock;
 
@@ -35,81 +38,6 @@ impl std::fmt::Debug for MemoryStore {
     }
 }
 
-#[derive(Default)]
-struct State {
-    streams: BTreeMap<StreamName, Stream>,
-    entries: usize,
-    nonces: BTreeMap<(String, u64), Nonce>,
-}
-
-struct Nonce {
-    owner: (StreamName, EntryId),
-    until: Timestamp,
-}
-
-#[derive(Default)]
-struct Stream {
-    entries: BTreeMap<EntryId, Fields>,
-    last: EntryId,
-    groups: BTreeMap<String, Group>,
-    /// Retries that wait, by the time at which they are due; the number keeps them apart.
-    delayed: BTreeMap<(Timestamp, u64), Fields>,
-    delayed_count: u64,
-}
-
-#[derive(Default)]
-struct Group {
-    read_through: EntryId,
-    pending: BTreeMap<EntryId, Pending>,
-}
-
-struct Pending {
-    consumer: String,
-    since: Timestamp,
-    deliveries: u32,
-}
-
-impl Stream {
-    fn append(&mut self, now: Timestamp, fields: Fields) -> EntryId {
-        let fresh = EntryId {
-            ms: now.as_millis(),
-            seq: 0,
-        };
-        let id = if fresh > self.last {
-            fresh
-        } else {
-            self.last.next().unwrap_or(EntryId::MAX)
-        };
-        self.last = id;
-        self.entries.insert(id, fields);
-        id
-    }
-
-    fn lag(&self, group: &Group) -> u64 {
-        after(&self.entries, Some(group.read_through)).count() as u64
-    }
-
-    /// The first entry that some group has yet to finish; `None` if there is no group.
-    fn first_unfinished(&self) -> Option<EntryId> {
-        let first = |group: &Group| {
-            let pending = group.pending.keys().next().copied();
-            pending.unwrap_or_else(|| group.read_through.next().unwrap_or(EntryId::MAX))
-        };
-        self.groups.values().map(first).min()
-    }
-}
-
-fn after(
-    entries: &BTreeMap<EntryId, Fields>,
-    after: Option<EntryId>,
-) -> impl Iterator<Item = (&EntryId, &Fields)> {
-    let from = match after {
-        Some(id) => std::ops::Bound::Excluded(id),
-        None => std::ops::Bound::Unbounded,
-    };
-    entries.range((from, std::ops::Bound::Unbounded))
-}
-
 impl MemoryStore {
     /// An empty store that lives by `clock`.
     #[must_use]
@@ -127,124 +55,6 @@ impl MemoryStore {
 
     fn now(&self) -> Timestamp {
         (self.clock)()
-    }
-}
-
-fn full(what: &str, limit: usize) -> StoreError {
-    StoreError::Refused {
-        address: "memory".to_owned(),
-        code: "FULL".to_owned(),
-        detail: format!("it holds {limit} {what}, and that is the limit"),
-    }
-}
-
-fn no_group(group: &str) -> StoreError {
-    StoreError::NoGroup {
-        group: group.to_owned(),
-    }
-}
-
-impl State {
-    fn append(
-        &mut self,
-        now: Timestamp,
-        stream: &StreamName,
-        fields: Fields,
-    ) -> Result<EntryId, StoreError> {
-        if self.entries >= ENTRIES_MAX {
-            return Err(full("entries", ENTRIES_MAX));
-        }
-        self.entries += 1;
-        Ok(self
-            .streams
-            .entry(stream.clone())
-            .or_default()
-            .append(now, fields))
-    }
-
-    fn group(&mut self, stream: &StreamName, group: &str) -> Result<&mut Group, StoreError> {
-        let found = self
-            .streams
-            .get_mut(stream)
-            .and_then(|stream| stream.groups.get_mut(group));
-        found.ok_or_else(|| no_group(group))
-    }
-
-    fn read(
-        &mut self,
-        now: Timestamp,
-        request: &ReadRequest<'_>,
-    ) -> Result<Vec<(usize, Entry)>, StoreError> {
-        let mut found = Vec::new();
-        for (index, name) in request.streams.iter().enumerate() {
-            let missing = || no_group(request.group);
-            let stream = self.streams.get_mut(name).ok_or_else(missing)?;
-            let group = stream.groups.get_mut(request.group).ok_or_else(missing)?;
-            for (id, fields) in after(&stream.entries, Some(group.read_through)).take(request.count)
-            {
-                let consumer = request.consumer.to_owned();
-                group.pending.insert(
-                    *id,
-                    Pending {
-                        consumer,
-                        since: now,
-                        deliveries: 1,
-                    },
-                );
-                found.push((
-                    index,
-                    Entry {
-                        id: *id,
-                        fields: fields.clone(),
-                    },
-                ));
-            }
-            if let Some((_, last)) = found.last().filter(|(at, _)| *at == index) {
-                group.read_through = last.id;
-            }
-        }
-        Ok(found)
-    }
-
-    fn settle(
-        &mut self,
-        now: Timestamp,
-        group: &str,
-        settlement: &Settlement,
-    ) -> Result<bool, StoreError> {
-        let Settlement {
-            stream: name,
-            id,
-            step,
-        } = settlement;
-        let Ok(found) = self.group(name, group) else {
-            return Ok(false);
-        };
-        if !found.pending.contains_key(id) {
-            return Ok(false);
-        }
-        match step {
-            Step::Ack => {}
-            Step::Retry { record, at: None } => {
-                self.append(now, name, record.clone().into_fields())?;
-            }
-            Step::Retry {
-                record,
-                at: Some(at),
-            } => {
-                let stream = self.streams.entry(name.clone()).or_default();
-                stream.delayed_count += 1;
-                let number = stream.delayed_count;
-                stream
-                    .delayed
-                    .insert((*at, number), record.clone().into_fields());
-            }
-            Step::DeadLetter { stream, record } => {
-                self.append(now, stream, record.clone().into_fields())?;
-            }
-        }
-        self.group(name, group)?.pending.remove(id);
-        Ok(true)
     }
 }
 
@@ -298,6 +108,9 @@ impl Store for MemoryStore {
     }
 
     async fn read(&self, request: ReadRequest<'_>) -> Result<Vec<(usize, Entry)>, StoreError> {
+        if request.count == 0 || request.streams.is_empty() {
+            return Ok(Vec::new());
+        }
         let deadline = Instant::now() + request.block;
         loop {
             let mut appended = std::pin::pin!(self.appended.notified());

@@ -7,23 +7,23 @@
 //! Retry and redrive stay within one hash slot only if the streams do: with Redis Cluster, the
 //! dead-letter stream would have to share the slot of every stream that feeds it.
 
+mod command;
 mod connection;
 mod reply;
 mod scripts;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use oona_core::Timestamp;
-use oona_core::entry::{Entry, EntryId, Fields, PAYLOAD, Record, SIGNATURE};
+use oona_core::entry::{Entry, EntryId, Fields};
 use oona_core::policy::NonceSeen;
-use redis::{Client, Cmd, Pipeline, Value, cmd};
+use redis::{Client, Pipeline, Value, cmd};
 
+use self::command::{delayed, eval, ms};
 use self::connection::Connections;
 use self::reply::{GroupInfo, Unexpected};
 use super::{
     Append, ClaimRequest, Claimed, GroupDepth, GroupStart, NonceClaim, ReadRequest, Settlement,
-    Step, Store, StoreError, StoreInfo, StreamDepth, StreamName,
+    Store, StoreError, StoreInfo, StreamDepth, StreamName,
 };
 
 /// How many entries one trim removes at most; it is repeated while there is more.
@@ -87,49 +87,31 @@ impl RedisStore {
         let counted = self.connections.ask(&command).await?;
         self.parse(reply::count(&counted))
     }
-}
 
-fn delayed(stream: &str) -> String {
-    format!("{{{stream}}}:delayed")
-}
-
-fn eval(script: &str, keys: &[&str]) -> Cmd {
-    let mut command = cmd("EVAL");
-    command.arg(script).arg(keys.len()).arg(keys);
-    command
-}
-
-fn add_record(command: &mut Cmd, record: &Record) {
-    command.arg(PAYLOAD).arg(&record.payload[..]);
-    if let Some(signature) = &record.signature {
-        command.arg(SIGNATURE).arg(&signature[..]);
-    }
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The command that settles an entry in one atomic step.
-fn settle(group: &str, settlement: &Settlement) -> Cmd {
-    let Settlement { stream, id, step } = settlement;
-    let (destination, due, record) = match step {
-        Step::Ack => {
-            let mut command = cmd("XACK");
-            command.arg(&**stream).arg(group).arg(id.to_string());
-            return command;
+    /// Adds how often each entry has been delivered. Those that have been settled meanwhile are left
+    /// out.
+    async fn count_deliveries(
+        &self,
+        stream: &StreamName,
+        group: &str,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(entries.len());
+        for entry in &entries {
+            let id = entry.id.to_string();
+            let command = pipeline.cmd("XPENDING").arg(&**stream).arg(group);
+            command.arg(&id).arg(&id).arg(1);
         }
-        Step::Retry { record, at: None } => (stream.to_string(), String::new(), record),
-        Step::Retry {
-            record,
-            at: Some(at),
-        } => (delayed(stream), at.as_millis().to_string(), record),
-        Step::DeadLetter { stream, record } => (stream.to_string(), String::new(), record),
-    };
-    let mut command = eval(scripts::MOVE, &[stream, &destination]);
-    command.arg(group).arg(id.to_string()).arg(due);
-    add_record(&mut command, record);
-    command
+        let answers = self.connections.pipe(&pipeline).await?;
+        let mut claimed = Vec::with_capacity(entries.len());
+        for (entry, answer) in entries.into_iter().zip(answers) {
+            let answer = self.answer(answer)?;
+            if let Some(deliveries) = self.parse(reply::deliveries(answer))? {
+                claimed.push(Claimed { entry, deliveries });
+            }
+        }
+        Ok(claimed)
+    }
 }
 
 #[async_trait]
@@ -152,12 +134,8 @@ impl Store for RedisStore {
         batch: &[Append],
     ) -> Result<Vec<Result<EntryId, StoreError>>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(batch.len());
-        for Append { stream, record } in batch {
-            let size = record.payload.len() + stream.len() + 128;
-            let mut command = Cmd::with_capacity(7, size);
-            command.arg("XADD").arg(&**stream).arg("*");
-            add_record(&mut command, record);
-            pipeline.add_command(command);
+        for append in batch {
+            pipeline.add_command(command::append(append));
         }
         let answers = self.connections.pipe(&pipeline).await?;
         let written = |value| {
@@ -198,6 +176,10 @@ impl Store for RedisStore {
             count,
             block,
         } = request;
+        // The server takes zero for no limit.
+        if count == 0 || streams.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut command = cmd("XREADGROUP");
         command
             .arg("GROUP")
@@ -214,7 +196,8 @@ impl Store for RedisStore {
             command.arg(">");
         });
         let reader = format!("{group}/{consumer}");
-        let answer = self.connections.wait(&reader, &command, block).await?;
+        let answer = self.connections.wait(&reader, &command, block).await;
+        let answer = answer.map_err(|error| error.of_group(group))?;
         let mut found = Vec::new();
         for (name, entries) in self.parse(reply::streams(answer))? {
             let index = streams.iter().position(|stream| stream.as_bytes() == name);
@@ -237,49 +220,26 @@ impl Store for RedisStore {
         let mut entries = Vec::new();
         let mut cursor = "0-0".to_owned();
         for _ in 0..CLAIM_ROUNDS_MAX {
+            if entries.len() >= count {
+                break;
+            }
             let mut command = cmd("XAUTOCLAIM");
-            command
-                .arg(&**stream)
-                .arg(group)
-                .arg(consumer)
-                .arg(ms(idle_min))
-                .arg(&cursor);
+            command.arg(&**stream).arg(group).arg(consumer);
+            command.arg(ms(idle_min)).arg(&cursor);
             command.arg("COUNT").arg(count - entries.len());
-            let answer = self.connections.ask(&command).await?;
+            let answer = self.connections.ask(&command).await;
+            let answer = answer.map_err(|error| error.of_group(group))?;
             let mut parts = self.parse(reply::list(answer))?.into_iter();
             let (Some(next), Some(found)) = (parts.next(), parts.next()) else {
                 break;
             };
             entries.extend(self.parse(reply::entries(found))?);
             cursor = self.parse(reply::text(next))?;
-            if cursor == "0-0" || entries.len() >= count {
+            if cursor == "0-0" {
                 break;
             }
         }
-        let mut pipeline = Pipeline::new();
-        for entry in &entries {
-            let id = entry.id.to_string();
-            pipeline
-                .cmd("XPENDING")
-                .arg(&**stream)
-                .arg(group)
-                .arg(&id)
-                .arg(&id)
-                .arg(1);
-        }
-        let pending = self.connections.pipe(&pipeline).await?;
-        let mut claimed = Vec::with_capacity(entries.len());
-        for (entry, pending) in entries.into_iter().zip(pending) {
-            let lines = self.parse(reply::list(self.answer(pending)?))?;
-            let line = lines
-                .into_iter()
-                .next()
-                .map_or_else(|| Ok(Vec::new()), reply::list);
-            let deliveries = self.parse(line)?.get(3).map_or(Ok(1), reply::count);
-            let deliveries = u32::try_from(self.parse(deliveries)?).unwrap_or(u32::MAX);
-            claimed.push(Claimed { entry, deliveries });
-        }
-        Ok(claimed)
+        self.count_deliveries(stream, group, entries).await
     }
 
     async fn touch(
@@ -295,7 +255,8 @@ impl Store for RedisStore {
             ids.iter().for_each(|id| {
                 command.arg(id.to_string());
             });
-            self.connections.ask(&command).await?;
+            let answer = self.connections.ask(&command).await;
+            answer.map_err(|error| error.of_group(group))?;
         }
         Ok(())
     }
@@ -307,7 +268,7 @@ impl Store for RedisStore {
     ) -> Result<Vec<bool>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(settlements.len());
         for settlement in settlements {
-            pipeline.add_command(settle(group, settlement));
+            pipeline.add_command(command::settle(group, settlement));
         }
         let answers = self.connections.pipe(&pipeline).await?;
         let settled = |value| {

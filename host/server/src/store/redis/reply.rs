@@ -84,6 +84,15 @@ pub(super) fn streams(value: Value) -> Result<Vec<(Bytes, Vec<Entry>)>, Unexpect
     Ok(found)
 }
 
+/// How often an entry has been delivered, as `XPENDING` tells of one. `None` if it is not pending.
+pub(super) fn deliveries(value: Value) -> Result<Option<u32>, Unexpected> {
+    let Some(line) = list(value)?.into_iter().next() else {
+        return Ok(None);
+    };
+    let number = list(line)?.get(3).map_or(Ok(1), count)?;
+    Ok(Some(u32::try_from(number).unwrap_or(u32::MAX)))
+}
+
 /// A group of `XINFO GROUPS`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct GroupInfo {

@@ -5,10 +5,11 @@
 //! first time, and a server that was restarted needs no special case.
 
 /// `KEYS`: stream, destination. `ARGV`: group, id, due (empty: at once), then the fields.
-/// 1 if it was settled, 0 if it was not pending. A retry that waits is named by group and entry, so that
+/// 1 if it was settled, 0 if it was not pending or there is no such group. A retry that waits is named by group and entry, so that
 /// the same content of two groups, or of two entries, waits twice.
 pub(super) const MOVE: &str = r"
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)
+if pending.err and not pending.err:find('NOGROUP', 1, true) then return pending end
 if pending.err or #pending == 0 then return 0 end
 if ARGV[3] == '' then
   redis.call('XADD', KEYS[2], '*', unpack(ARGV, 4))
@@ -33,7 +34,9 @@ return #due
 pub(super) const TOUCH: &str = r"
 for index = 3, #ARGV do
   local id = ARGV[index]
-  if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2]) > 0 then
+  local held = redis.pcall('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2])
+  if held.err then return held end
+  if #held > 0 then
     redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'JUSTID')
   end
 end

@@ -1,0 +1,223 @@
+//! What is known of streams, what is taken from them, and the nonces.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use oona::store::{NonceClaim, Settlement, Step, StreamName};
+use oona_core::entry::EntryId;
+use oona_core::policy::NonceSeen;
+
+use super::{AT_ONCE, Bench, LONG, eventually, record, texts};
+
+pub(super) async fn depth_is_what_the_slowest_group_has_to_do(bench: &Bench) {
+    assert_eq!(
+        bench.depth("none").await,
+        oona::store::StreamDepth::default()
+    );
+    bench.append("s", &["1", "2", "3", "4"]).await;
+    let depth = bench.depth("s").await;
+    assert_eq!(
+        (depth.length, depth.unfinished),
+        (4, 4),
+        "nobody has read it"
+    );
+    bench.group("s", "fast").await;
+    bench.group("s", "slow").await;
+    for entry in bench.read("s", "fast", "a", 9).await {
+        bench.settle("s", "fast", entry.id, Step::Ack).await;
+    }
+    let slow = bench.read("s", "slow", "a", 3).await;
+    bench.settle("s", "slow", slow[1].id, Step::Ack).await;
+    let depth = bench.depth("s").await;
+    assert_eq!((depth.length, depth.unfinished, depth.delayed), (4, 3, 0));
+    let mut groups: Vec<_> = depth
+        .groups
+        .iter()
+        .map(|g| (&*g.name, g.lag, g.pending))
+        .collect();
+    groups.sort_unstable();
+    assert_eq!(groups, [("fast", 0, 0), ("slow", 1, 2)]);
+    let both = bench
+        .store
+        .depths(&["none".into(), "s".into()])
+        .await
+        .unwrap();
+    assert_eq!(
+        (both[0].length, both[1].length),
+        (0, 4),
+        "in the order asked"
+    );
+}
+
+pub(super) async fn depth_is_right_though_entries_were_taken_out(bench: &Bench) {
+    let stream = StreamName::from("s");
+    bench.group("s", "g").await;
+    let ids = bench.append("s", &["1", "2", "3", "4", "5"]).await;
+    bench.read("s", "g", "a", 1).await;
+    let fields = record("elsewhere").into_fields();
+    for id in [ids[0], ids[2]] {
+        let taken = bench.store.redrive(&stream, id, &"other".into(), &fields);
+        assert!(taken.await.unwrap().is_some());
+    }
+    let seen = async || {
+        let depth = bench.depth("s").await;
+        let group = &depth.groups[0];
+        (depth.length, group.lag, group.pending, depth.unfinished)
+    };
+    assert_eq!(seen().await, (3, 3, 1, 4));
+    assert_eq!(bench.claim("s", "g", AT_ONCE).await, []);
+    assert_eq!(seen().await, (3, 3, 0, 3));
+    assert_eq!(texts(&bench.read("s", "g", "a", 2).await), ["2", "4"]);
+    assert_eq!(seen().await, (3, 1, 2, 3));
+    for id in [ids[1], ids[3]] {
+        assert!(bench.settle("s", "g", id, Step::Ack).await);
+    }
+    assert_eq!(bench.store.trim(&stream, 0).await.unwrap(), 2);
+    assert_eq!(seen().await, (1, 1, 0, 1));
+    bench.append("s", &["6"]).await;
+    assert_eq!(seen().await, (2, 2, 0, 2));
+}
+
+pub(super) async fn only_what_every_group_has_finished_is_trimmed(bench: &Bench) {
+    let stream = StreamName::from("s");
+    let ids = bench.append("s", &["1", "2", "3", "4", "5", "6"]).await;
+    assert_eq!(
+        bench.store.trim(&stream, 0).await.unwrap(),
+        0,
+        "there is no group"
+    );
+    assert_eq!(bench.store.trim(&"none".into(), 0).await.unwrap(), 0);
+    bench.group("s", "g").await;
+    bench.group("s", "h").await;
+    assert_eq!(
+        bench.store.trim(&stream, 0).await.unwrap(),
+        0,
+        "nobody has read"
+    );
+    bench.read("s", "g", "a", 9).await;
+    bench.read("s", "h", "a", 4).await;
+    for id in [ids[0], ids[1], ids[3], ids[4]] {
+        bench.settle("s", "g", id, Step::Ack).await;
+    }
+    for id in &ids[..4] {
+        bench.settle("s", "h", *id, Step::Ack).await;
+    }
+    // `g` still has the third in hand; two are finished by both.
+    assert_eq!(
+        bench.store.trim(&stream, 5).await.unwrap(),
+        1,
+        "down to the length"
+    );
+    assert_eq!(bench.store.trim(&stream, 0).await.unwrap(), 1, "no further");
+    assert_eq!(bench.payloads("s").await, ["3", "4", "5", "6"]);
+    assert!(bench.settle("s", "g", ids[2], Step::Ack).await);
+    assert_eq!(
+        bench.store.trim(&stream, 1).await.unwrap(),
+        2,
+        "`h` has not read the fifth"
+    );
+    assert_eq!(texts(&bench.read("s", "h", "a", 9).await), ["5", "6"]);
+}
+
+pub(super) async fn a_long_stream_is_trimmed_at_once(bench: &Bench) {
+    let stream = StreamName::from("s");
+    bench.group("s", "g").await;
+    bench.append("s", &["payload"; 2_500]).await;
+    let read = bench.read("s", "g", "a", 2_400).await;
+    let settlement = |entry: &oona_core::entry::Entry| Settlement {
+        stream: stream.clone(),
+        id: entry.id,
+        step: Step::Ack,
+    };
+    let settlements: Vec<_> = read.iter().map(settlement).collect();
+    let settled = bench.store.settle("g", &settlements).await.unwrap();
+    assert!(settled.iter().all(|settled| *settled));
+    assert_eq!(bench.store.trim(&stream, 150).await.unwrap(), 2_350);
+    assert_eq!(bench.store.trim(&stream, 0).await.unwrap(), 50);
+    assert_eq!(bench.depth("s").await.length, 100);
+}
+
+pub(super) async fn a_range_is_read_page_by_page(bench: &Bench) {
+    let ids = bench.append("s", &["1", "2", "3"]).await;
+    let stream = StreamName::from("s");
+    assert_eq!(bench.store.range(&stream, None, 0).await.unwrap(), []);
+    let page = async |after| texts(&bench.store.range(&stream, after, 2).await.unwrap());
+    assert_eq!(page(None).await, ["1", "2"]);
+    assert_eq!(page(Some(ids[1])).await, ["3"]);
+    assert_eq!(page(Some(ids[2])).await.len(), 0);
+    assert_eq!(page(ids[1].previous()).await, ["2", "3"]);
+    assert_eq!(bench.payloads("none").await.len(), 0);
+}
+
+pub(super) async fn a_dead_letter_is_redriven_once(bench: &Bench) {
+    bench.group("s", "g").await;
+    let id = bench.append("dead", &["letter", "another"]).await[0];
+    let (from, to) = (StreamName::from("dead"), StreamName::from("s"));
+    let mut fields = record("back").into_fields();
+    fields.push((
+        Bytes::from_static(b"\xffunknown"),
+        Bytes::from_static(b"\0"),
+    ));
+    let replica = bench.replica();
+    let redrive = || bench.store.redrive(&from, id, &to, &fields);
+    let (one, two) = tokio::join!(redrive(), replica.redrive(&from, id, &to, &fields));
+    let moved = [one.unwrap(), two.unwrap()];
+    assert_eq!(moved.iter().flatten().count(), 1, "{moved:?}");
+    assert_eq!(redrive().await.unwrap(), None);
+    assert_eq!(bench.payloads("dead").await, ["another"]);
+    let read = bench.read("s", "g", "a", 9).await;
+    assert_eq!(read.len(), 1);
+    assert_eq!(moved.into_iter().flatten().next(), Some(read[0].id));
+    assert_eq!(read[0].fields, fields, "fields that nobody knows are kept");
+}
+
+pub(super) async fn a_nonce_belongs_to_the_entry_that_bore_it_first(bench: &Bench) {
+    let claim = |nonce, stream: &str, ms| NonceClaim {
+        nonce,
+        owner: (stream.into(), EntryId { ms, seq: 0 }),
+        ttl: LONG,
+    };
+    let claims = [
+        claim(1, "s", 1),
+        claim(2, "s", 2),
+        claim(1, "s", 1),
+        claim(1, "s", 3),
+    ];
+    let seen = bench.store.remember("g", &claims).await.unwrap();
+    use NonceSeen::{OtherEntry, SameEntry, Unseen};
+    assert_eq!(seen, [Unseen, Unseen, SameEntry, OtherEntry]);
+    let elsewhere = [claim(1, "t", 1), claim(u64::MAX, "t", 1)];
+    let seen = bench.store.remember("g", &elsewhere).await.unwrap();
+    assert_eq!(seen, [OtherEntry, Unseen], "the stream is part of an entry");
+    let seen = bench.store.remember("h", &elsewhere).await.unwrap();
+    assert_eq!(seen, [Unseen, Unseen], "each group has its own");
+    let (a, b) = ([claim(9, "s", 1)], [claim(9, "s", 2)]);
+    let replica = bench.replica();
+    let (a, b) = tokio::join!(bench.store.remember("g", &a), replica.remember("g", &b));
+    let both = [a.unwrap()[0], b.unwrap()[0]];
+    assert!(
+        both.contains(&Unseen) && both.contains(&OtherEntry),
+        "{both:?}"
+    );
+}
+
+pub(super) async fn a_nonce_is_forgotten_when_its_time_is_over(bench: &Bench) {
+    let claim = |ms, ttl| NonceClaim {
+        nonce: 7,
+        owner: ("s".into(), EntryId { ms, seq: 0 }),
+        ttl: Duration::from_millis(ttl),
+    };
+    let first = bench.store.remember("g", &[claim(1, 50)]).await.unwrap();
+    assert_eq!(first, [NonceSeen::Unseen]);
+    eventually(async || {
+        let seen = bench
+            .store
+            .remember("g", &[claim(2, 3_600_000)])
+            .await
+            .unwrap();
+        (seen == [NonceSeen::Unseen]).then_some(())
+    })
+    .await;
+    let other = bench.store.remember("g", &[claim(1, 50)]).await.unwrap();
+    assert_eq!(other, [NonceSeen::OtherEntry]);
+}
