@@ -224,14 +224,14 @@ impl Account {
     pub(super) fn rejections(&self) -> Vec<Rejection> {
         let book = lock(&self.book);
         let rejections = book.rejections.iter();
-        let rejection =
-            |((cause, reason), (messages, detail)): (&(_, String), &(_, String))| Rejection {
+        rejections
+            .map(|((cause, reason), (messages, detail))| Rejection {
                 cause,
                 reason: reason.clone(),
                 detail: detail.clone(),
                 messages: *messages,
-            };
-        rejections.map(rejection).collect()
+            })
+            .collect()
     }
 
     /// Where reports from the edge went in an era.
