@@ -291,10 +291,12 @@ impl Desk {
             redelivered: held.redelivered,
             deliveries: held.deliveries,
         };
+        let before = state.in_flight.next_deadline();
         state.in_flight.start(now, id.0, held);
-        let first_deadline = state.in_flight.len() == 1;
+        // An older delivery may have been given longer than this one has.
+        let sooner = before.is_none_or(|before| state.in_flight.next_deadline() < Some(before));
         drop(state);
-        if first_deadline {
+        if sooner {
             self.settle.notify_one();
         }
         let waited = now.since(Timestamp::from_millis(delivery.entry.ms));
