@@ -305,7 +305,7 @@ fn policies(stand: &Stand, setup: &Setup, metrics: &Arc<Metrics>) -> Policies {
 /// An engine with a pool of its own. What is compiled is kept for the next one.
 fn engine() -> Arc<Engine> {
     let config = EngineConfig {
-        cache_directory: Some(directory().join("compiled")),
+        cache_directory: Some(directory().with_file_name("policies-compiled")),
         ..EngineConfig::default()
     };
     Engine::new(config).expect("an engine")
