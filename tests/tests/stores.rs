@@ -199,6 +199,18 @@ impl Bench {
         settled.expect("it is settled")[0]
     }
 
+    /// Moves an entry, with the payload `new`.
+    async fn redrive(
+        &self,
+        from: &str,
+        id: EntryId,
+        to: &str,
+    ) -> Result<Option<EntryId>, StoreError> {
+        let (from, to) = (StreamName::from(from), StreamName::from(to));
+        let fields = record("new").into_fields();
+        self.store.redrive(&from, id, &to, &fields).await
+    }
+
     async fn depth(&self, stream: &str) -> StreamDepth {
         let depths = self.store.depths(&[stream.into()]).await;
         depths.expect("it is known").remove(0)

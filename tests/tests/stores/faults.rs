@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use oona::store::redis::RedisStore;
 use oona::store::{
@@ -199,8 +198,9 @@ async fn what_was_confirmed_while_it_crashed_is_there() {
     let (error, confirmed) = writer.await.unwrap();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
     server.restart();
-    let range = bench.store.range(&"s".into(), None, usize::MAX >> 1);
-    let kept = range.await.unwrap().into_iter().map(|entry| entry.id);
+    let stream = StreamName::from("s");
+    let kept = bench.store.range(&stream, None, usize::MAX >> 1).await;
+    let kept = kept.unwrap().into_iter().map(|entry| entry.id);
     let kept: BTreeSet<_> = kept.collect();
     assert!(confirmed.is_subset(&kept), "what was confirmed is kept");
 }
@@ -240,13 +240,9 @@ async fn a_full_server_refuses_and_nothing_is_half_done() {
         let error = settled.unwrap_err();
         assert!(matches!(error, StoreError::Refused { .. }), "{error}");
     }
-    let fields = record("back").into_fields();
-    let redrive = || {
-        bench
-            .store
-            .redrive(&"letters".into(), letter, &"s".into(), &fields)
-    };
-    let promote = || bench.store.promote(&"later".into(), now() + LONG, 9);
+    let later = StreamName::from("later");
+    let redrive = || bench.redrive("letters", letter, "s");
+    let promote = || bench.store.promote(&later, now() + LONG, 9);
     for error in [redrive().await.map(drop), promote().await.map(drop)] {
         let error = error.unwrap_err();
         assert!(matches!(error, StoreError::Refused { .. }), "{error}");

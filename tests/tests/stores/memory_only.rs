@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use oona::store::memory::{ENTRIES_MAX, MemoryStore};
-use oona::store::{Append, NonceClaim, Step, Store, StoreError};
+use oona::store::{Append, NonceClaim, Step, Store, StoreError, StreamName};
 use oona_core::Timestamp;
 use oona_core::entry::{EntryId, Record};
 use oona_core::policy::NonceSeen;
@@ -58,8 +58,8 @@ async fn idle_is_idle_to_the_millisecond() {
         let ids = bench.append("s", &["1"]).await;
         bench.read("s", "g", "a", 1).await;
         clock.store(1_000 + touched_at, Ordering::Relaxed);
-        let touched = bench.store.touch(&"s".into(), "g", "a", &ids);
-        touched.await.unwrap();
+        let stream = StreamName::from("s");
+        bench.store.touch(&stream, "g", "a", &ids).await.unwrap();
         clock.store(1_000_u64.saturating_add_signed(asked_at), Ordering::Relaxed);
         let found = bench.claim("s", "g", idle).await;
         assert_eq!(

@@ -199,11 +199,7 @@ async fn write(bench: &Bench, way: &str, id: EntryId, from: EntryId) {
             let step = Step::DeadLetter { stream, record };
             assert!(bench.settle("from", "g", from, step).await);
         }
-        "redrive" => {
-            let fields = record.into_fields();
-            let moved = bench.store.redrive(&"from".into(), from, &stream, &fields);
-            assert!(moved.await.unwrap().is_some());
-        }
+        "redrive" => drop(bench.redrive("from", from, way).await.unwrap().unwrap()),
         _ => unreachable!("there is no other way"),
     }
 }
