@@ -235,7 +235,8 @@ pub struct StreamDepth {
 pub struct GroupDepth {
     /// Its name.
     pub name: String,
-    /// What it has yet to read.
+    /// What it has yet to read. Not exact if entries were deleted that it had not read, but never
+    /// more than the stream holds.
     pub lag: u64,
     /// What it has read and not settled.
     pub pending: u64,

@@ -318,7 +318,8 @@ impl Store for RedisStore {
                 };
                 groups.push(GroupDepth {
                     name: info.name,
-                    lag,
+                    // Redis 7 goes on counting entries that were deleted before they were read.
+                    lag: lag.min(length),
                     pending: info.pending,
                 });
             }
