@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "bad_input/outages.rs"]
+mod outages;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +19,6 @@ use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::policy::Kind;
 use oona_core::signing::{Keyring, Secret};
 use oona_tests::bus::{SECRET, Setup, Stand, TestBus, draft, eventually, next, take};
-use oona_tests::redis_server::RedisServer;
 use prost::Message as _;
 use serde_json::json;
 
@@ -252,102 +254,6 @@ async fn what_a_peer_signed_is_delivered_though_it_is_large() {
     let letter = bus.dead_letters(1).await.remove(0);
     assert_eq!(letter.payload_size, LARGE, "none is too large to be filed");
     bus.settled().await;
-}
-
-async fn refused(bus: &TestBus) -> Option<Duration> {
-    match bus.bus.publish(draft(TELEMETRY, 0)).await {
-        Outcome::Rejected {
-            cause, retry_after, ..
-        } => {
-            assert_eq!(cause, RejectCause::Unavailable);
-            retry_after
-        }
-        accepted => panic!("{accepted:?}"),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bus_waits_for_a_redis_that_is_not_there_yet() {
-    let mut stand = Stand::over(RedisServer::down());
-    let bus = stand.bus(|setup| setup.config.breaker.open_ms = 50);
-    let mut subscription = bus.join("g");
-    assert!(
-        refused(&bus).await.is_some(),
-        "it is told when to try again"
-    );
-    let status = bus.bus.status();
-    assert!(!status.ready, "{status:?}");
-    assert!(
-        status.reasons[0].contains("does not answer"),
-        "{:?}",
-        status.reasons
-    );
-    stand.server.as_mut().unwrap().restart();
-    eventually(async || {
-        bus.bus
-            .publish(draft(TELEMETRY, 1))
-            .await
-            .is_accepted()
-            .then_some(())
-    })
-    .await;
-    let taken = take(&mut subscription, 1).await;
-    assert_eq!(taken[0].message.id, "event-1");
-    eventually(async || bus.bus.status().ready.then_some(())).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_is_lost_loses_nothing_that_was_accepted() {
-    let mut stand = Stand::redis();
-    let bus = stand.bus(|setup| {
-        setup.config.breaker.open_ms = 50;
-        setup.config.consume.claim_idle = Duration::from_millis(1_000);
-        setup.config.consume.ack_deadline = Duration::from_millis(500);
-    });
-    let mut subscription = bus.join("g");
-    let mut accepted = BTreeSet::new();
-    for number in 0..50 {
-        bus.publish(draft(KERNEL_PREFETCH_REQUEST, number)).await;
-        accepted.insert(format!("event-{number}"));
-    }
-    let in_hand = next(&mut subscription).await;
-    stand.server.as_mut().unwrap().kill();
-    // An answer that cannot be carried to the store now is carried later.
-    subscription.ack(in_hand.id).unwrap();
-    eventually(async || {
-        refused(&bus).await;
-        (bus.bus.status().publish_breaker == "open").then_some(())
-    })
-    .await;
-    assert!(refused(&bus).await.is_some());
-    stand.server.as_mut().unwrap().restart();
-    let mut number = 100;
-    eventually(async || {
-        number += 1;
-        let draft = draft(KERNEL_PREFETCH_REQUEST, number);
-        if bus.bus.publish(draft).await.is_accepted() {
-            accepted.insert(format!("event-{number}"));
-        }
-        let status = bus.bus.status();
-        let breakers = [status.publish_breaker, status.consume_breaker];
-        (breakers == ["closed", "closed"]).then_some(())
-    })
-    .await;
-    assert!(accepted.len() > 50, "what is closed lets through");
-    let mut handled = BTreeSet::from([in_hand.message.id.clone()]);
-    while !handled.is_superset(&accepted) {
-        let delivery = next(&mut subscription).await;
-        // One that was delivered before the crash may have timed out since.
-        if subscription.ack(delivery.id).is_ok() {
-            handled.insert(delivery.message.id.clone());
-        }
-    }
-    bus.settled().await;
-    eventually(async || bus.bus.status().ready.then_some(())).await;
-    assert!(
-        bus.dead_letters(0).await.is_empty(),
-        "and none was taken for a replay"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
