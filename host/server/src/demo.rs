@@ -1,7 +1,7 @@
 //! The main job in some twenty seconds, on the memory store, with nothing acted: real components in
 //! the real sandbox, real losses, and an account of every message at the end.
 //!
-//! Five producers publish ([`traffic`]); two subscribers handle, one of which dies; the script below
+//! Five producers publish (`demo/traffic.rs`); two subscribers handle, one of which dies; the script below
 //! swaps the routing policy, tries a hostile one twice, and brings a dead letter back.
 
 mod account;
