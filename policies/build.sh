@@ -197,7 +197,6 @@ componentize() { # CRATE_DIR...
         if [ "$out/$name.wasm" -nt "$module" ] && [ "$out/$name.wasm" -nt "$oona" ]; then continue; fi
         "$oona" policy componentize "$module" --output "$out/$name.wasm" >/dev/null \
             || fail "$name could not be made a component"
-        say "built $out/$name.wasm ($(wc -c <"$out/$name.wasm") bytes)"
     done
 }
 
