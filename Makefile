@@ -35,7 +35,7 @@ build: release ## Builds the host (release) and all policies.
 
 .PHONY: release
 release:
-	@[ -e target/release/oona ] || printf 'make build: building the host, about 6 minutes the first time\n' >&2
+	@[ -e target/release/oona ] || printf 'make build: building the host, about 10 minutes the first time\n' >&2
 	@$(CARGO) build --locked --release -p oona $(call step,the build,see the compiler above)
 
 .PHONY: policy
