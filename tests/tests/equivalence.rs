@@ -48,6 +48,15 @@ impl Lookup for Texts {
         self.0.get(index)?.0.get(name).map(String::as_str)
     }
 
+    fn attributes(&self, index: usize, each: &mut dyn FnMut(&str, &str)) {
+        let attributes = self
+            .0
+            .get(index)
+            .into_iter()
+            .flat_map(|(attributes, _)| attributes);
+        attributes.for_each(|(name, value)| each(name, value));
+    }
+
     fn payload(&self, index: usize) -> Option<&[u8]> {
         Some(&self.0.get(index)?.1)
     }

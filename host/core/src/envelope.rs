@@ -74,6 +74,12 @@ pub struct Message {
     pub attributes: BTreeMap<String, String>,
 }
 
+/// The hash of an event id: see [`Message::id_hash`].
+#[must_use]
+pub fn id_hash(id: &str) -> u64 {
+    mix(fnv1a(FNV_OFFSET, id.as_bytes()))
+}
+
 /// Why bytes are no message.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -98,7 +104,7 @@ impl Message {
     /// make two ids meet, and would only harm their own.
     #[must_use]
     pub fn id_hash(&self) -> u64 {
-        mix(fnv1a(FNV_OFFSET, self.id.as_bytes()))
+        id_hash(&self.id)
     }
 
     /// What makes this delivery different from others of the same event: a retry, a redrive and a

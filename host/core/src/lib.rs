@@ -18,9 +18,11 @@ pub mod limits;
 pub mod nonces;
 pub mod outcome;
 pub mod policy;
+pub mod registry;
 pub mod schedule;
 pub mod signing;
 pub mod slo;
+pub mod stage;
 pub mod symbols;
 pub mod time;
 

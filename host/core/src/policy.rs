@@ -144,6 +144,10 @@ pub trait Lookup: Send + Sync + fmt::Debug {
     /// The attribute `name` of the message at `index`. `None` too if there is no such message.
     fn attribute(&self, index: usize, name: &str) -> Option<&str>;
 
+    /// Tells every attribute of the message at `index`, those of the bus apart: for the record of
+    /// a decision. Policies ask by name.
+    fn attributes(&self, index: usize, each: &mut dyn FnMut(&str, &str));
+
     /// The payload of the message at `index`; `None` if there is no such message.
     fn payload(&self, index: usize) -> Option<&[u8]>;
 }
@@ -156,6 +160,8 @@ impl Lookup for NoText {
     fn attribute(&self, _index: usize, _name: &str) -> Option<&str> {
         None
     }
+
+    fn attributes(&self, _index: usize, _each: &mut dyn FnMut(&str, &str)) {}
 
     fn payload(&self, _index: usize) -> Option<&[u8]> {
         None
@@ -289,7 +295,7 @@ impl PolicyKind for Routing {
 pub struct Backpressure;
 
 /// Whether the bus protects itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Everything works.
@@ -300,7 +306,7 @@ pub enum Mode {
 }
 
 /// How a stream does against its service level objective.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Slo {
     /// The objective is met.
@@ -408,7 +414,8 @@ impl PolicyKind for Backpressure {
 pub struct Freshness;
 
 /// What the host remembers of a nonce.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum NonceSeen {
     /// Never, within the time that it was to be remembered.
     #[default]
@@ -473,7 +480,7 @@ impl PolicyKind for Freshness {
 pub struct DeadLetter;
 
 /// How a delivery failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Failure {
     /// The subscriber said no, and may do better next time.

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod native;
 pub mod policies;
 pub mod proto;
+pub mod record;
 pub mod server;
 pub mod shutdown;
 pub mod store;

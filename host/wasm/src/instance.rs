@@ -340,6 +340,7 @@ mod tests {
             fn attribute(&self, _index: usize, _name: &str) -> Option<&str> {
                 None
             }
+            fn attributes(&self, _index: usize, _each: &mut dyn FnMut(&str, &str)) {}
             fn payload(&self, index: usize) -> Option<&[u8]> {
                 self.0.get(index..=index)
             }

@@ -25,6 +25,12 @@ impl<M: AsRef<Message> + Send + Sync + std::fmt::Debug> Lookup for Texts<M> {
         attribute(self.0.get(index)?.as_ref(), name)
     }
 
+    fn attributes(&self, index: usize, each: &mut dyn FnMut(&str, &str)) {
+        let message = self.0.get(index).map(AsRef::as_ref);
+        let attributes = message.into_iter().flat_map(|message| &message.attributes);
+        attributes.for_each(|(name, value)| each(name, value));
+    }
+
     fn payload(&self, index: usize) -> Option<&[u8]> {
         self.0
             .get(index)
@@ -42,6 +48,12 @@ pub(super) struct Subset {
 impl Lookup for Subset {
     fn attribute(&self, index: usize, name: &str) -> Option<&str> {
         self.all.attribute(*self.indices.get(index)?, name)
+    }
+
+    fn attributes(&self, index: usize, each: &mut dyn FnMut(&str, &str)) {
+        if let Some(&index) = self.indices.get(index) {
+            self.all.attributes(index, each);
+        }
     }
 
     fn payload(&self, index: usize) -> Option<&[u8]> {
