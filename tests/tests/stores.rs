@@ -88,6 +88,7 @@ over_both_stores! {
     keeping::a_long_stream_is_trimmed_at_once
     keeping::a_range_is_read_page_by_page
     keeping::a_dead_letter_is_redriven_once
+    keeping::what_is_kept_stays_as_it_was_kept_first
     keeping::a_nonce_belongs_to_the_entry_that_bore_it_first
     keeping::a_nonce_is_forgotten_when_its_time_is_over
 }

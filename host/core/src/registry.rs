@@ -85,8 +85,8 @@ pub enum Action {
     FellBack {
         /// The kind.
         kind: Kind,
-        /// The activation that failed there.
-        revision: Revision,
+        /// The activation that failed there; 0 for what the host was started with.
+        activation: Revision,
         /// What decides there instead.
         to: String,
     },
@@ -217,6 +217,11 @@ impl Registry {
             Action::Withdraw { kind, stage } => drop(self.take_stage(*kind, *stage)),
             Action::FellBack { .. } => {}
         }
+    }
+
+    /// Counts an entry of the list that is no change: it has a number too, on every host.
+    pub fn pass_over(&mut self) {
+        self.revision += 1;
     }
 
     /// The number of the last change.

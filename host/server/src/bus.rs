@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use oona_core::Timestamp;
 use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::signing::Keyring;
 use tokio::sync::{mpsc, oneshot};
@@ -47,6 +48,7 @@ use self::writer::{Asker, Pending, Writer};
 use crate::clock::Clock;
 use crate::metrics::{Metrics, PublishOutcome};
 use crate::policies::Policies;
+use crate::record::State;
 use crate::store::{Store, StoreError};
 
 /// A handle on a running bus. Cheap to clone.
@@ -167,6 +169,36 @@ impl Bus {
     )]
     pub fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, SubscribeError> {
         Subscription::start(&self.shared, &options)
+    }
+
+    /// What time it is on this bus.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.shared.clock)()
+    }
+
+    /// What backpressure would be told right now of a message on its way to `stream`, wherever
+    /// `said` does not say otherwise.
+    #[must_use]
+    pub fn state_of(&self, stream: &str, said: State) -> State {
+        let symbols = self.shared.policies.symbols();
+        let board = self.shared.board();
+        let bus = board.bus_state();
+        let lane = board.depth(symbols.intern(stream));
+        let name = |symbol| symbols.name(symbol).map(|name| name.to_string());
+        State {
+            stream: Some(stream.to_owned()),
+            depth: said.depth.or(Some(lane)),
+            capacity: said.capacity.or(Some(bus.normal_capacity)),
+            mode: said.mode.or(Some(bus.mode)),
+            emergency_stream: said.emergency_stream.or_else(|| name(bus.emergency_stream)),
+            emergency_depth: said.emergency_depth.or(Some(bus.emergency_depth)),
+            emergency_capacity: said.emergency_capacity.or(Some(bus.emergency_capacity)),
+            normal_stream: said.normal_stream.or_else(|| name(bus.normal_stream)),
+            normal_depth: said.normal_depth.or(Some(bus.normal_depth)),
+            normal_capacity: said.normal_capacity.or(Some(bus.normal_capacity)),
+            ..said
+        }
     }
 
     /// The policies of this bus.

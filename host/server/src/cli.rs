@@ -7,6 +7,7 @@
 mod bench;
 mod client;
 mod demo;
+mod explain;
 pub mod output;
 mod policy;
 mod publish;
@@ -62,7 +63,8 @@ enum Command {
     Serve(serve::Serve),
     Publish(publish::Publish),
     Subscribe(subscribe::Subscribe),
-    /// Make, list and replace policies
+    Explain(explain::Explain),
+    /// Make, ship, watch and take back policies
     #[command(subcommand)]
     Policy(policy::Command),
 }
@@ -117,6 +119,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Policy(command) => policy::run(command),
     }
 }

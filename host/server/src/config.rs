@@ -73,6 +73,10 @@ pub struct Config {
     pub bus: BusConfig,
     /// The policies.
     pub policies: PoliciesConfig,
+    /// The registry that all hosts follow.
+    pub registry: RegistryConfig,
+    /// Who may administer.
+    pub access: AccessConfig,
     /// What is logged.
     pub log: LogConfig,
     places: Places,
@@ -160,8 +164,16 @@ pub struct PoliciesConfig {
     pub watch: bool,
     /// Whether policies without a signature may be used.
     pub allow_unsigned: bool,
+    /// Files with the public keys that policies must be signed with.
+    pub trusted_keys: Vec<PathBuf>,
     /// One decision in so many is logged; none if zero.
     pub log_every: u32,
+    /// One decision in so many is recorded; none if zero.
+    pub record_every: u32,
+    /// Where records are written to.
+    pub record_file: Option<PathBuf>,
+    /// How large that file may become.
+    pub record_bytes_max: u64,
     /// How many failures a version is forgiven.
     pub budget: BudgetConfig,
     /// Bounds of every policy, and where compiled ones are kept.
@@ -177,6 +189,22 @@ impl PoliciesConfig {
         let known = self.kinds.iter().find(|config| config.kind == kind);
         known.expect("there is one of each kind")
     }
+}
+
+/// The registry that all hosts follow.
+#[derive(Clone, Debug)]
+pub struct RegistryConfig {
+    /// How often it is read.
+    pub poll: Duration,
+    /// Where it is kept beside the store.
+    pub cache_directory: Option<PathBuf>,
+}
+
+/// Who may administer.
+#[derive(Clone, Debug)]
+pub struct AccessConfig {
+    /// The file of tokens.
+    pub tokens_file: Option<PathBuf>,
 }
 
 /// What is said about the policy of one kind.

@@ -22,7 +22,6 @@ use crate::proto;
 use crate::proto::admin_server::AdminServer;
 use crate::proto::bus_server::BusServer;
 
-pub(crate) use admin::UNSIGNED;
 pub use admin::{Admin, AdminOptions};
 
 /// What a message may be larger than its payload and attributes: field numbers, lengths, names.
@@ -52,8 +51,11 @@ pub fn routes(bus: &Bus, limits: GrpcLimits, admin: AdminOptions) -> Routes {
     };
     let service = BusServer::new(service).max_decoding_message_size(request_max);
     let admin = AdminServer::new(Admin::new(bus.clone(), admin));
-    Routes::new(service)
-        .add_service(admin.max_decoding_message_size(proto::ADMIN_REQUEST_BYTES_MAX))
+    Routes::new(service).add_service(
+        admin
+            .max_decoding_message_size(proto::ADMIN_REQUEST_BYTES_MAX)
+            .max_encoding_message_size(proto::ADMIN_REQUEST_BYTES_MAX),
+    )
 }
 
 /// Publish and subscribe.

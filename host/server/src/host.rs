@@ -7,6 +7,7 @@
 
 mod keys;
 mod policies;
+mod registry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::config::{Config, ConfigError, StoreConfig, StoreKind};
 use crate::grpc::{self, AdminOptions, GrpcLimits};
 use crate::http;
 use crate::metrics::Metrics;
+use crate::registry::begin;
 use crate::server::Port;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
@@ -60,6 +62,15 @@ pub enum HostError {
     /// The sandbox cannot start.
     #[error("cannot start the policy engine")]
     Engine(#[source] oona_wasm::EngineError),
+    /// The decision log cannot be written.
+    #[error("cannot write the decision log {} (policies.record_file)", path.display())]
+    DecisionLog {
+        /// Where to.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The store never answered, and the host was told to give up.
     #[error("gave up on the store (store.give_up_after_ms)")]
     Store(#[source] StoreError),
@@ -79,7 +90,10 @@ pub struct Host {
     signed: bool,
     stop: CancellationToken,
     serving: JoinHandle<io::Result<()>>,
+    following: JoinHandle<()>,
     watching: Option<JoinHandle<()>>,
+    /// Writes the decision log; ends when all who decide have ended.
+    recording: Option<JoinHandle<()>>,
 }
 
 impl Host {
@@ -106,7 +120,17 @@ impl Host {
         let store = store(&config)?;
         let metrics = Arc::new(Metrics::new());
         let directory = policies::directory(config.policies.directory.as_deref());
-        let (policies, loaded) = policies::load(&config, directory.as_deref(), &metrics)?;
+        let trust = registry::trust(&config)?;
+        let access = registry::access(&config)?;
+        let (decisions, recording) = registry::decisions(&config)?;
+        let base = policies::Base {
+            directory: directory.as_deref(),
+            trust: &trust,
+            decisions,
+            metrics: &metrics,
+        };
+        let (policies, loaded) = policies::load(&config, &base)?;
+        let registry = registry::registry(&config, &store, &policies, &trust);
         let port = open(&config).await?;
         let signed = keyring.is_some();
         let foundation = Foundation {
@@ -117,14 +141,17 @@ impl Host {
         };
         let (bus, tasks) = Bus::start(config.bus.clone(), foundation, clock::system());
         let stop = CancellationToken::new();
-        let watched = directory.filter(|_| config.policies.watch && config.policies.allow_unsigned);
+        let follower = begin(registry.clone()).await;
+        let following = tokio::spawn(follower.run(stop.clone()));
+        let watched = directory.filter(|_| config.policies.watch);
         let watching = watched.and_then(|directory| {
-            watch::watch(&directory, policies, stop.clone())
+            watch::watch(&directory, policies, trust, stop.clone())
                 .inspect_err(not_watched)
                 .ok()
         });
         let address = port.address();
-        let serving = tokio::spawn(serve(port, &bus, &config, stop.clone()));
+        let admin = AdminOptions { registry, access };
+        let serving = tokio::spawn(serve(port, &bus, &config, admin, stop.clone()));
         Ok(Self {
             config,
             bus,
@@ -134,7 +161,9 @@ impl Host {
             signed,
             stop,
             serving,
+            following,
             watching,
+            recording,
         })
     }
 
@@ -206,8 +235,10 @@ impl Host {
             aborting.abort();
             finished = false;
         }
-        if let Some(watching) = self.watching {
-            finished &= timeout_at(deadline, watching).await.is_ok();
+        drop(self.bus);
+        let others = [Some(self.following), self.watching, self.recording];
+        for task in others.into_iter().flatten() {
+            finished &= timeout_at(deadline, task).await.is_ok();
         }
         if let Some(path) = &self.config.server.port_file {
             // Whoever reads it later must not be led to a port of somebody else.
@@ -254,14 +285,12 @@ fn serve(
     port: Port,
     bus: &Bus,
     config: &Config,
+    admin: AdminOptions,
     stop: CancellationToken,
 ) -> impl Future<Output = io::Result<()>> + Send + 'static {
     let limits = GrpcLimits {
         in_flight_max: config.server.in_flight_max,
         subscribers_max: config.server.subscribers_max,
-    };
-    let admin = AdminOptions {
-        allow_unsigned: config.policies.allow_unsigned,
     };
     let grpc = grpc::routes(bus, limits, admin);
     let http = http::router(bus.clone());

@@ -4,13 +4,17 @@
 //! tasks that connect them to the decisions of `oona-core`. It is a library too, so a process can
 //! embed the bus.
 
+pub mod access;
 pub mod bench;
 pub mod bus;
 pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod decisions;
 pub mod demo;
+pub mod explain;
+pub mod gates;
 pub mod grpc;
 pub mod host;
 pub mod http;
@@ -19,8 +23,11 @@ pub mod native;
 pub mod policies;
 pub mod proto;
 pub mod record;
+pub mod registry;
+pub mod replay;
 pub mod server;
 pub mod shutdown;
+pub mod signature;
 pub mod store;
 mod sync;
 pub mod watch;

@@ -5,29 +5,40 @@
 //! the number of instances does not grow with the number of subscribers.
 
 mod ask;
+mod candidate;
 mod error;
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwapOption;
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
+use oona_core::Timestamp;
 use oona_core::budget::BudgetConfig;
 use oona_core::policy::{self, Kind};
+use oona_core::stage::Stage;
+use oona_core::symbols::Symbol;
 use oona_wasm::{
-    Activation, Artifact, Engine, Event, EventSink, Names, Native, Sandboxed, Slot, SlotStatus,
-    SymbolTable, Version,
+    Activation, Artifact, Engine, Event, EventSink, Names, Native, Slot, SlotStatus, SymbolTable,
+    Version,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::ask::Asking;
 pub use self::ask::{Asker, Pool};
+pub use self::candidate::{Example, Pair, StageStatus};
+use self::candidate::{Place, Staged};
 pub use self::error::ActivateError;
 use crate::bus::Streams;
 use crate::clock::Clock;
+use crate::decisions::DecisionLog;
+use crate::explain::Explained;
 use crate::metrics::Metrics;
 use crate::native::{self, NativeError};
+use crate::record::{Message, RecordError, Recorded, State, Texts};
 
 /// What policies stand on.
 #[derive(Clone)]
@@ -43,6 +54,8 @@ pub struct PolicyOptions {
     pub budget: BudgetConfig,
     /// One decision in so many is logged; none if zero.
     pub log_every: u32,
+    /// Where decisions are recorded.
+    pub decisions: Arc<DecisionLog>,
     /// Counts what is decided.
     pub metrics: Arc<Metrics>,
     /// Tells the time.
@@ -59,6 +72,7 @@ impl PolicyOptions {
             configs: Kind::ALL.map(|kind| (kind, json!({}))),
             budget: BudgetConfig::default(),
             log_every: 1_000,
+            decisions: DecisionLog::in_memory(0),
             metrics,
             clock,
         }
@@ -68,6 +82,30 @@ impl PolicyOptions {
         let found = self.configs.iter().find(|(known, _)| *known == kind);
         found.map_or(&Value::Null, |(_, config)| config)
     }
+}
+
+/// The seat of a kind, whatever its type.
+macro_rules! with_seat {
+    ($inner:expr, $kind:expr, $seat:ident => $use:expr) => {
+        match $kind {
+            Kind::Routing => {
+                let $seat = &$inner.routing;
+                $use
+            }
+            Kind::Backpressure => {
+                let $seat = &$inner.backpressure;
+                $use
+            }
+            Kind::Freshness => {
+                let $seat = &$inner.freshness;
+                $use
+            }
+            Kind::DeadLetter => {
+                let $seat = &$inner.dead_letter;
+                $use
+            }
+        }
+    };
 }
 
 /// See the module. Cheap to clone.
@@ -85,13 +123,46 @@ struct Inner {
     freshness_pool: Pool<policy::Freshness>,
     dead_letter: Seat<policy::DeadLetter>,
     dead_letter_pool: Pool<policy::DeadLetter>,
+    fallbacks: Fallbacks,
 }
 
+/// A version that was taken out since it failed too often.
+#[derive(Clone, Debug)]
+pub struct FellBack {
+    /// The kind.
+    pub kind: Kind,
+    /// The version.
+    pub from: String,
+    /// What decides instead.
+    pub to: String,
+    /// The last of its failures.
+    pub fault: String,
+}
+
+type Fallbacks = Arc<Mutex<VecDeque<FellBack>>>;
+
+/// How many of them are held until somebody asks.
+const FALLBACKS_MAX: usize = 64;
+
 /// One kind's place.
-struct Seat<K: Sandboxed> {
+struct Seat<K: Recorded> {
     slot: Slot<K>,
     /// The configuration that the next version gets unless it is given another.
     config: Mutex<Value>,
+    /// What was in use before the registry first said something: what can be gone back to.
+    base: Mutex<Option<Base<K>>>,
+    candidate: Place<K>,
+    mix: Mix,
+}
+
+/// How often each reason was given since the registry last changed something.
+pub(super) type Mix = Arc<Mutex<HashMap<Symbol, u64>>>;
+
+/// What a host was started with.
+struct Base<K> {
+    /// Without one, the native build.
+    version: Option<Arc<Version<K>>>,
+    config: Value,
 }
 
 impl fmt::Debug for Policies {
@@ -114,6 +185,8 @@ pub struct PolicyStatus {
     pub slot: SlotStatus,
     /// Its configuration.
     pub config: Value,
+    /// What is tried beside it.
+    pub candidate: Option<StageStatus>,
 }
 
 /// A policy was put in use.
@@ -164,19 +237,22 @@ impl Policies {
             symbols,
             metrics: Arc::clone(&options.metrics),
             log_every: options.log_every,
+            decisions: Arc::clone(&options.decisions),
         };
-        let freshness = seat(options, freshness);
-        let dead_letter = seat(options, dead_letter);
+        let fallbacks = Fallbacks::default();
+        let freshness = seat(options, &fallbacks, freshness);
+        let dead_letter = seat(options, &fallbacks, dead_letter);
         Self(Arc::new(Inner {
             engine: options.engine.clone(),
             names,
             clock: Arc::clone(&options.clock),
-            routing: seat(options, routing),
-            backpressure: seat(options, backpressure),
-            freshness_pool: Pool::new(|| Asker::new(freshness.slot.worker(), asking.clone())),
+            routing: seat(options, &fallbacks, routing),
+            backpressure: seat(options, &fallbacks, backpressure),
+            freshness_pool: Pool::new(|| freshness.asker(&asking)),
             freshness,
-            dead_letter_pool: Pool::new(|| Asker::new(dead_letter.slot.worker(), asking.clone())),
+            dead_letter_pool: Pool::new(|| dead_letter.asker(&asking)),
             dead_letter,
+            fallbacks,
             asking,
         }))
     }
@@ -214,18 +290,13 @@ impl Policies {
         config: Option<&str>,
     ) -> Result<ActivationReport, ActivateError> {
         let activated = self.try_activate(kind, component, config);
-        let found = activated.as_ref().map_or(kind, |report| Some(report.kind));
-        self.0
-            .asking
-            .metrics
-            .policy_activations(found, activated.is_ok())
-            .inc();
         match &activated {
-            Ok(report) => tracing::info!(kind = %report.kind, "{report}"),
-            Err(error) => {
-                let reason = crate::chain::chain(error);
-                tracing::warn!(kind = kind.map(Kind::name), reason, "a policy was refused");
+            Ok(report) => {
+                let metrics = &self.0.asking.metrics;
+                metrics.policy_activations(Some(report.kind), true).inc();
+                tracing::info!(kind = %report.kind, "{report}");
             }
+            Err(error) => self.refused(kind, error),
         }
         activated
     }
@@ -236,35 +307,175 @@ impl Policies {
         component: &[u8],
         config: Option<&str>,
     ) -> Result<ActivationReport, ActivateError> {
+        let artifact = self.load(kind, component)?;
+        let config = config.map(serde_json::from_str).transpose()?;
+        let (inner, kind) = (&*self.0, artifact.kind());
+        let activation = with_seat!(inner, kind, seat => seat.activate(inner, &artifact, config))?;
+        Ok(ActivationReport { kind, activation })
+    }
+
+    /// Loads a component into the sandbox, without putting it in use. Compiles.
+    ///
+    /// # Errors
+    ///
+    /// If it is no policy, or none of that kind.
+    pub fn load(&self, kind: Option<Kind>, component: &[u8]) -> Result<Artifact, ActivateError> {
         let engine = self.0.engine.as_ref().ok_or(ActivateError::NoEngine)?;
-        let artifact = match kind {
+        Ok(match kind {
             Some(kind) => Artifact::load(engine, kind, component)?,
             None => Artifact::load_any(engine, component)?,
-        };
-        let config = config.map(serde_json::from_str).transpose()?;
-        let inner = &*self.0;
-        let activation = match artifact.kind() {
-            Kind::Routing => inner.routing.activate(inner, &artifact, config),
-            Kind::Backpressure => inner.backpressure.activate(inner, &artifact, config),
-            Kind::Freshness => inner.freshness.activate(inner, &artifact, config),
-            Kind::DeadLetter => inner.dead_letter.activate(inner, &artifact, config),
-        };
-        Ok(ActivationReport {
-            kind: artifact.kind(),
-            activation: activation?,
         })
+    }
+
+    /// Holds a configuration, a JSON object, against the schema of a policy.
+    ///
+    /// # Errors
+    ///
+    /// If it does not fit, or is no JSON.
+    pub fn check_config(&self, artifact: &Artifact, config: &str) -> Result<(), ActivateError> {
+        let config = serde_json::from_str(config)?;
+        validate(artifact.kind(), artifact.config_schema(), &config)
+    }
+
+    /// Starts a policy, and asks it plain questions, as before an activation.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start, refuses its configuration, or does not answer.
+    pub fn try_out(&self, artifact: &Artifact, config: &str) -> Result<(), ActivateError> {
+        let inner = &*self.0;
+        with_seat!(inner, artifact.kind(), seat => seat.try_out(inner, artifact, config))
+    }
+
+    /// As [`Policies::activate`], on the word of the registry: without a component the policy in use
+    /// is what the host was started with, with another configuration if one is given.
+    ///
+    /// # Errors
+    ///
+    /// As [`Policies::activate`].
+    pub fn follow(
+        &self,
+        kind: Kind,
+        component: Option<&[u8]>,
+        config: Option<&str>,
+    ) -> Result<ActivationReport, ActivateError> {
+        let inner = &*self.0;
+        with_seat!(inner, kind, seat => seat.remember_base());
+        if let Some(component) = component {
+            return self.activate(Some(kind), component, config);
+        }
+        let config = config.map(serde_json::from_str).transpose()?;
+        let activation = with_seat!(inner, kind, seat => seat.return_to_base(inner, config))?;
+        Ok(ActivationReport { kind, activation })
+    }
+
+    /// Whether the registry says which policy of this kind is in use.
+    #[must_use]
+    pub fn is_followed(&self, kind: Kind) -> bool {
+        with_seat!(self.0, kind, seat => crate::sync::lock(&seat.base).is_some())
+    }
+
+    /// The configuration that the next version of a kind gets unless it is given another.
+    #[must_use]
+    pub fn config(&self, kind: Kind) -> Value {
+        with_seat!(self.0, kind, seat => crate::sync::lock(&seat.config).clone())
+    }
+
+    /// Tries a candidate beside the version in use. Any other that was tried is tried no longer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Policies::activate`].
+    pub fn stage(&self, kind: Kind, component: &[u8], stage: Stage) -> Result<(), ActivateError> {
+        let artifact = self.load(Some(kind), component)?;
+        let inner = &*self.0;
+        with_seat!(inner, kind, seat => seat.stage(inner, &artifact, stage))
+    }
+
+    /// Ends the trial of a candidate.
+    pub fn unstage(&self, kind: Kind) {
+        with_seat!(self.0, kind, seat => seat.candidate.store(None));
+    }
+
+    /// How the candidate of a kind does.
+    #[must_use]
+    pub fn staged(&self, kind: Kind) -> Option<StageStatus> {
+        with_seat!(self.0, kind, seat => seat.candidate.load().as_ref().map(|staged| staged.status()))
+    }
+
+    /// How often each reason was given since [`Policies::take_mix`].
+    #[must_use]
+    pub fn mix(&self, kind: Kind) -> BTreeMap<String, u64> {
+        let mix = with_seat!(self.0, kind, seat => crate::sync::lock(&seat.mix).clone());
+        self.named(mix)
+    }
+
+    /// As [`Policies::mix`], and begins anew.
+    #[must_use]
+    pub fn take_mix(&self, kind: Kind) -> BTreeMap<String, u64> {
+        let mix =
+            with_seat!(self.0, kind, seat => std::mem::take(&mut *crate::sync::lock(&seat.mix)));
+        self.named(mix)
+    }
+
+    fn named(&self, mix: HashMap<Symbol, u64>) -> BTreeMap<String, u64> {
+        let name = |reason| self.symbols().name(reason).unwrap_or_default().to_string();
+        mix.into_iter()
+            .map(|(reason, count)| (name(reason), count))
+            .collect()
+    }
+
+    /// Versions that were taken out since the last call.
+    #[must_use]
+    pub fn take_fallbacks(&self) -> Vec<FellBack> {
+        crate::sync::lock(&self.0.fallbacks).drain(..).collect()
+    }
+
+    /// Tells logs and counters that a candidate was refused.
+    pub fn refused(&self, kind: Option<Kind>, error: &dyn std::error::Error) {
+        self.0.asking.metrics.policy_activations(kind, false).inc();
+        let reason = crate::chain::chain(error);
+        tracing::warn!(kind = kind.map(Kind::name), reason, "a policy was refused");
+    }
+
+    /// The names that policies and bus share, as versions need them.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.0.names
+    }
+
+    /// The record of decisions.
+    #[must_use]
+    pub fn decisions(&self) -> &Arc<DecisionLog> {
+        &self.0.asking.decisions
+    }
+
+    /// What the policy of a kind in use decides on a record. Neither counted nor recorded.
+    ///
+    /// # Errors
+    ///
+    /// If the record is no question to it.
+    pub fn explain(
+        &self,
+        kind: Kind,
+        message: &Message,
+        state: &State,
+        now: Timestamp,
+    ) -> Result<Explained, RecordError> {
+        let symbols = self.symbols();
+        with_seat!(self.0, kind, seat => seat.explain(message, state, now, symbols))
     }
 
     /// One who asks the routing policy.
     #[must_use]
     pub fn routing(&self) -> Asker<policy::Routing> {
-        Asker::new(self.0.routing.slot.worker(), self.0.asking.clone())
+        self.0.routing.asker(&self.0.asking)
     }
 
     /// One who asks the backpressure policy.
     #[must_use]
     pub fn backpressure(&self) -> Asker<policy::Backpressure> {
-        Asker::new(self.0.backpressure.slot.worker(), self.0.asking.clone())
+        self.0.backpressure.asker(&self.0.asking)
     }
 
     /// Those who ask the freshness policy.
@@ -282,7 +493,7 @@ impl Policies {
 
 /// The native build of a shipped policy: with the configuration of its kind, or, if that is one of
 /// another policy, with what makes it work on the streams of this bus.
-fn built_in<K: Sandboxed>(
+fn built_in<K: Recorded>(
     build: fn(&str, &Names) -> Result<Native<K>, NativeError>,
     options: &PolicyOptions,
     names: &Names,
@@ -336,23 +547,36 @@ fn shipped_streams(streams: &Streams) -> Value {
     })
 }
 
-fn seat<K: Sandboxed>(options: &PolicyOptions, native: Native<K>) -> Seat<K> {
+fn seat<K: Recorded>(options: &PolicyOptions, fallbacks: &Fallbacks, native: Native<K>) -> Seat<K> {
     let now = (options.clock)();
-    let events = events(Arc::clone(&options.metrics), K::KIND);
+    let events = events(Arc::clone(&options.metrics), Arc::clone(fallbacks), K::KIND);
     Seat {
         slot: Slot::new(native, options.budget, events, now),
         config: Mutex::new(options.config(K::KIND).clone()),
+        base: Mutex::default(),
+        candidate: Arc::new(ArcSwapOption::empty()),
+        mix: Mix::default(),
     }
 }
 
-impl<K: Sandboxed> Seat<K> {
+impl<K: Recorded> Seat<K> {
     fn status(&self) -> PolicyStatus {
         let config = crate::sync::lock(&self.config).clone();
         PolicyStatus {
             kind: K::KIND,
             slot: self.slot.status(),
             config,
+            candidate: self.candidate.load().as_ref().map(|staged| staged.status()),
         }
+    }
+
+    fn asker(&self, asking: &Asking) -> Asker<K> {
+        Asker::new(
+            self.slot.worker(),
+            Arc::clone(&self.candidate),
+            Arc::clone(&self.mix),
+            asking.clone(),
+        )
     }
 
     fn activate(
@@ -362,9 +586,36 @@ impl<K: Sandboxed> Seat<K> {
         config: Option<Value>,
     ) -> Result<Activation, ActivateError> {
         let config = config.unwrap_or_else(|| crate::sync::lock(&self.config).clone());
-        validate(artifact.kind(), artifact.config_schema(), &config)?;
-        let version = Version::<K>::new(artifact, &config.to_string(), inner.names.clone())?;
+        let version = self.version(inner, artifact, &config)?;
         let activation = self.slot.activate(&version, (inner.clock)())?;
+        Ok(self.activated(inner, activation, config))
+    }
+
+    fn version(
+        &self,
+        inner: &Inner,
+        artifact: &Artifact,
+        config: &Value,
+    ) -> Result<Arc<Version<K>>, ActivateError> {
+        validate(artifact.kind(), artifact.config_schema(), config)?;
+        Ok(Version::new(
+            artifact,
+            &config.to_string(),
+            inner.names.clone(),
+        )?)
+    }
+
+    fn try_out(
+        &self,
+        inner: &Inner,
+        artifact: &Artifact,
+        config: &str,
+    ) -> Result<(), ActivateError> {
+        let version = Version::<K>::new(artifact, config, inner.names.clone())?;
+        Ok(version.try_out((inner.clock)())?)
+    }
+
+    fn activated(&self, inner: &Inner, activation: Activation, config: Value) -> Activation {
         *crate::sync::lock(&self.config) = config;
         let generation = i64::try_from(activation.generation).unwrap_or(i64::MAX);
         inner
@@ -372,7 +623,75 @@ impl<K: Sandboxed> Seat<K> {
             .metrics
             .policy_generation(K::KIND)
             .set(generation);
-        Ok(activation)
+        activation
+    }
+
+    fn explain(
+        &self,
+        message: &Message,
+        state: &State,
+        now: Timestamp,
+        symbols: &SymbolTable,
+    ) -> Result<Explained, RecordError> {
+        let (whole, question) = K::question(message, state, now, symbols)?;
+        let mut decisions = Vec::with_capacity(1);
+        let text = Texts::one(message);
+        let mut worker = self.slot.worker();
+        let answer = worker.decide(now, &whole, &[question], &text, &mut decisions);
+        Ok(Explained {
+            kind: K::KIND,
+            policy: answer.by.name.clone(),
+            version: answer.by.version.clone(),
+            digest: answer.by.digest_short().to_owned(),
+            state: K::state(&whole, &question, symbols),
+            decision: <K as Recorded>::decision(&decisions[0], symbols),
+        })
+    }
+
+    /// Whatever is in use when the registry first says something is what it was started with.
+    fn remember_base(&self) {
+        let mut base = crate::sync::lock(&self.base);
+        base.get_or_insert_with(|| Base {
+            version: self.slot.current(),
+            config: crate::sync::lock(&self.config).clone(),
+        });
+    }
+
+    fn return_to_base(
+        &self,
+        inner: &Inner,
+        config: Option<Value>,
+    ) -> Result<Activation, ActivateError> {
+        let base = crate::sync::lock(&self.base);
+        let version = base.as_ref().and_then(|base| base.version.clone());
+        let of_base = base
+            .as_ref()
+            .map_or(Value::Null, |base| base.config.clone());
+        drop(base);
+        let now = (inner.clock)();
+        let Some(version) = version else {
+            return match config {
+                Some(config) if config != of_base => Err(ActivateError::BuiltIn),
+                _ => Ok(self.activated(inner, self.slot.reset(now), of_base)),
+            };
+        };
+        let config = config.unwrap_or(of_base);
+        let version = self.version(inner, version.artifact(), &config)?;
+        let activation = self.slot.activate(&version, now)?;
+        Ok(self.activated(inner, activation, config))
+    }
+
+    fn stage(&self, inner: &Inner, artifact: &Artifact, stage: Stage) -> Result<(), ActivateError> {
+        let config = match &stage.choice.config {
+            Some(config) => serde_json::from_str(config)?,
+            None => crate::sync::lock(&self.config).clone(),
+        };
+        let version = self.version(inner, artifact, &config)?;
+        // It must start; who asks it starts instances of his own.
+        drop(version.instance()?);
+        self.candidate
+            .store(Some(Arc::new(Staged::new(version, stage))));
+        Ok(())
     }
 }
 
@@ -434,7 +753,7 @@ fn pointer(error: &ValidationError<'_>) -> String {
 }
 
 /// Tells logs and counters what happens in a slot.
-fn events(metrics: Arc<Metrics>, kind: Kind) -> EventSink {
+fn events(metrics: Arc<Metrics>, fallbacks: Fallbacks, kind: Kind) -> EventSink {
     Arc::new(move |event| match event {
         Event::Failed {
             version,
@@ -448,6 +767,16 @@ fn events(metrics: Arc<Metrics>, kind: Kind) -> EventSink {
         }
         Event::FellBack { from, to, fault } => {
             metrics.policy_fallbacks(kind).inc();
+            let mut held = crate::sync::lock(&fallbacks);
+            if held.len() < FALLBACKS_MAX {
+                held.push_back(FellBack {
+                    kind,
+                    from: from.to_string(),
+                    to: to.to_string(),
+                    fault: fault.to_string(),
+                });
+            }
+            drop(held);
             tracing::error!(%kind, %from, %to, %fault, "a policy failed too often and was taken out");
         }
         // Whoever activates hears the outcome, and logs it.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use oona_core::Timestamp;
 use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::NonceSeen;
@@ -106,6 +107,12 @@ pub trait Store: Send + Sync + fmt::Debug {
         group: &str,
         claims: &[NonceClaim],
     ) -> Result<Vec<NonceSeen>, StoreError>;
+
+    /// Keeps bytes under a name for good. What is there already stays: names are digests.
+    async fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError>;
+
+    /// What is kept under a name.
+    async fn kept(&self, name: &str) -> Result<Option<Bytes>, StoreError>;
 
     /// Gives up a consumer name, unless something is pending under it.
     async fn leave(

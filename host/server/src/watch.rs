@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::chain;
-use crate::policies::Policies;
+use crate::gates::Trust;
+use crate::policies::{ActivateError, Policies};
 
 /// How long nothing must have happened to a file before it is looked at.
 pub const QUIET: Duration = Duration::from_millis(200);
@@ -49,6 +50,7 @@ pub struct WatchError {
 pub fn watch(
     directory: &Path,
     policies: Policies,
+    trust: Trust,
     shutdown: CancellationToken,
 ) -> Result<JoinHandle<()>, WatchError> {
     let inbox = Arc::new(Inbox::default());
@@ -65,6 +67,7 @@ pub fn watch(
     let task = Task {
         inbox,
         policies,
+        trust,
         waiting: Waiting::default(),
         seen: BTreeMap::new(),
     };
@@ -169,6 +172,7 @@ impl Waiting {
 struct Task {
     inbox: Arc<Inbox>,
     policies: Policies,
+    trust: Trust,
     waiting: Waiting,
     /// What each path held when it was last looked at.
     seen: BTreeMap<PathBuf, u64>,
@@ -199,10 +203,11 @@ impl Task {
     }
 
     async fn look(&mut self, path: PathBuf, second: bool) {
-        let policies = self.policies.clone();
+        let (policies, trust) = (self.policies.clone(), self.trust.clone());
         let seen = self.seen.get(&path).copied();
         let at = path.clone();
-        let looked = tokio::task::spawn_blocking(move || activate(&policies, &at, seen)).await;
+        let looked = move || activate(&policies, &trust, &at, seen);
+        let looked = tokio::task::spawn_blocking(looked).await;
         let shown = path.display();
         match looked {
             Ok(Ok(Looked::Unchanged)) => {
@@ -236,7 +241,12 @@ enum Looked {
 }
 
 /// Why a file was not put in use.
-fn activate(policies: &Policies, path: &Path, seen: Option<u64>) -> Result<Looked, String> {
+fn activate(
+    policies: &Policies,
+    trust: &Trust,
+    path: &Path,
+    seen: Option<u64>,
+) -> Result<Looked, String> {
     let bytes = read(path).map_err(|error| error.to_string())?;
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
@@ -244,8 +254,16 @@ fn activate(policies: &Policies, path: &Path, seen: Option<u64>) -> Result<Looke
     if seen == Some(hash) {
         return Ok(Looked::Unchanged);
     }
+    trust.check_file(path, &bytes)?;
+    let kind = policies
+        .load(None, &bytes)
+        .map_err(|error| chain(&error))?
+        .kind();
+    if policies.is_followed(kind) {
+        return Err(ActivateError::Followed(kind).to_string());
+    }
     let report = policies
-        .activate(None, &bytes, None)
+        .activate(Some(kind), &bytes, None)
         .map_err(|error| chain(&error))?;
     Ok(Looked::Activated {
         hash,

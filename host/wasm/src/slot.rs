@@ -8,7 +8,7 @@
 //! without one. Recovers when: an operator activates another version.
 
 mod status;
-mod trial;
+pub(crate) mod trial;
 mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -238,7 +238,7 @@ impl<K: Sandboxed> Slot<K> {
     ) -> Result<Activation, StartError> {
         let begun = Clock::now();
         match trial::run(version, now) {
-            Ok(tried) => Ok(self.shared.publish(version, tried, now, begun)),
+            Ok(tried) => Ok(self.shared.publish(Some((version, tried)), now, begun)),
             Err(error) => {
                 let reason = crate::sentence(&error);
                 (self.shared.events)(Event::Refused {
@@ -248,6 +248,11 @@ impl<K: Sandboxed> Slot<K> {
                 Err(error)
             }
         }
+    }
+
+    /// Puts the native build in use, as at the start.
+    pub fn reset(&self, now: Timestamp) -> Activation {
+        self.shared.publish(None, now, Clock::now())
     }
 
     /// The version in use; `None` while the native build decides.
@@ -264,26 +269,33 @@ impl<K: Sandboxed> Slot<K> {
 }
 
 impl<K: Sandboxed> Shared<K> {
-    /// Lays out an instance for each worker, and moves the pointer.
+    /// Lays out an instance for each worker, and moves the pointer. Without a version the native
+    /// build decides, which each worker has.
     fn publish(
         &self,
-        version: &Arc<Version<K>>,
-        tried: Instance<K>,
+        chosen: Option<(&Arc<Version<K>>, Instance<K>)>,
         now: Timestamp,
         begun: Clock,
     ) -> Activation {
-        let mut warm = Vec::from([tried]);
-        let workers = lock(&self.seats).len();
-        // A worker for whom there is none starts its own, or counts a failure if it cannot.
-        warm.extend((1..workers).map_while(|_| trial::run(version, now).ok()));
+        let version = chosen.as_ref().map(|(version, _)| Arc::clone(version));
+        let mut warm = Vec::new();
+        if let Some((version, tried)) = chosen {
+            warm.push(tried);
+            let workers = lock(&self.seats).len();
+            // A worker for whom there is none starts its own, or counts a failure if it cannot.
+            warm.extend((1..workers).map_while(|_| trial::run(version, now).ok()));
+        }
 
         let mut seats = lock(&self.seats);
         seats.retain(|seat| seat.strong_count() > 0);
         let before = self.active.load_full();
-        let info = Arc::clone(version.info());
+        let info = version
+            .as_ref()
+            .map_or(&self.native.info, |version| version.info());
+        let info = Arc::clone(info);
         let generation = before.generation + 1;
         let active = Arc::new(Active {
-            version: Some(Arc::clone(version)),
+            version,
             last_good: before.version.clone(),
             ..Active::new(generation, Arc::clone(&info), self.budget, now)
         });

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use oona_core::Timestamp;
 use oona_core::policy::{Fault, Kind};
 use oona_core::symbols::Symbol;
 use serde::Serialize;
 
 use crate::artifact::Artifact;
 use crate::instance::Instance;
+use crate::slot::trial;
 use crate::symbols::SymbolTable;
 use crate::wire::Sandboxed;
 
@@ -147,6 +149,15 @@ impl<K: Sandboxed> Version<K> {
         let mut instance = Instance::asleep(Arc::clone(self));
         instance.wake()?;
         Ok(instance)
+    }
+
+    /// Starts an instance and asks it plain questions, as before an activation.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start, refuses its configuration, or does not answer.
+    pub fn try_out(self: &Arc<Self>, now: Timestamp) -> Result<(), StartError> {
+        trial::run(self, now).map(drop)
     }
 
     /// What is said of it.

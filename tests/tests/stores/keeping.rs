@@ -173,6 +173,22 @@ pub(super) async fn a_dead_letter_is_redriven_once(bench: &Bench) {
     assert_eq!(read[0].fields, fields, "fields that nobody knows are kept");
 }
 
+pub(super) async fn what_is_kept_stays_as_it_was_kept_first(bench: &Bench) {
+    let first = Bytes::from_static(b"\0asm\xff\r\n");
+    assert_eq!(bench.store.kept("one").await.unwrap(), None);
+    bench.store.keep("one", &first).await.unwrap();
+    bench
+        .store
+        .keep("one", &Bytes::from_static(b"late"))
+        .await
+        .unwrap();
+    let large = Bytes::from(vec![7; 4 << 20]);
+    bench.store.keep("two", &large).await.unwrap();
+    let replica = bench.replica();
+    assert_eq!(replica.kept("one").await.unwrap(), Some(first));
+    assert_eq!(replica.kept("two").await.unwrap(), Some(large));
+}
+
 pub(super) async fn a_nonce_belongs_to_the_entry_that_bore_it_first(bench: &Bench) {
     let claim = |nonce, stream: &str, ms| NonceClaim {
         nonce,

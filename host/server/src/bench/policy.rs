@@ -8,7 +8,7 @@ use oona_core::Timestamp;
 use oona_core::policy::{
     Arrival, BusState, Candidate, Failed, Failure, Kind, Lookup, NoText, Slo, Subject,
 };
-use oona_wasm::{Engine, EngineConfig, Sandboxed};
+use oona_wasm::{Engine, EngineConfig};
 use tokio::task::spawn_blocking;
 
 use super::report::Samples;
@@ -17,6 +17,7 @@ use crate::bus::Streams;
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::policies::{Asker, Policies, PolicyOptions};
+use crate::record::Recorded;
 
 /// How many messages are decided on at once.
 const BATCHES: [usize; 4] = [1, 8, 64, 256];
@@ -127,7 +128,7 @@ fn subject(policies: &Policies, now: Timestamp) -> Subject {
     }
 }
 
-fn time<K: Sandboxed>(
+fn time<K: Recorded>(
     asker: &mut Asker<K>,
     now: Timestamp,
     state: &K::State,

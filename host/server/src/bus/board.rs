@@ -86,11 +86,7 @@ impl Board {
 
     /// What is the same for every candidate of a group.
     pub(super) fn bus_state(&self) -> BusState {
-        let depth = |stream| {
-            self.lanes
-                .get(&stream)
-                .map_or(0, |lane| lane.depth.estimate())
-        };
+        let depth = |stream| self.depth(stream);
         BusState {
             mode: self.mode(),
             emergency_stream: self.emergency,
@@ -100,6 +96,12 @@ impl Board {
             normal_depth: depth(self.normal),
             normal_capacity: self.capacity,
         }
+    }
+
+    /// The estimated depth of a stream.
+    pub(super) fn depth(&self, stream: Symbol) -> u64 {
+        let lane = self.lanes.get(&stream);
+        lane.map_or(0, |lane| lane.depth.estimate())
     }
 
     /// The question to backpressure about `subject`, routed to `stream`. Reserves the place and the

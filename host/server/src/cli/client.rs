@@ -6,8 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use oona_core::envelope::message_type;
 use tokio::runtime;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use super::Failure;
 use crate::proto::admin_client::AdminClient;
@@ -24,6 +27,32 @@ pub(super) struct Server {
     #[arg(long = "server", env = "OONA_ADDRESS", value_name = "ADDRESS")]
     #[arg(default_value = "127.0.0.1:7470")]
     pub(super) address: String,
+    /// Token for the administration of a bus that wants one
+    #[arg(long, env = "OONA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(super) token: Option<String>,
+}
+
+/// A client of the Admin service that says who he is.
+pub(super) type Admin = AdminClient<InterceptedService<Channel, Identity>>;
+
+/// Who calls: a token, if there is one, and the name of the user, for buses without tokens.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    authorization: Option<AsciiMetadataValue>,
+    user: Option<AsciiMetadataValue>,
+}
+
+impl Interceptor for Identity {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        if let Some(authorization) = &self.authorization {
+            metadata.insert("authorization", authorization.clone());
+        }
+        if let Some(user) = &self.user {
+            metadata.insert("oona-user", user.clone());
+        }
+        Ok(request)
+    }
 }
 
 impl Server {
@@ -42,9 +71,25 @@ impl Server {
     /// # Errors
     ///
     /// If the address is none, or nothing answers there.
-    pub(super) async fn admin(&self) -> Result<AdminClient<Channel>, Failure> {
-        let client = AdminClient::new(self.connect().await?);
-        Ok(client.max_encoding_message_size(ADMIN_REQUEST_BYTES_MAX))
+    pub(super) async fn admin(&self) -> Result<Admin, Failure> {
+        let token = self
+            .token
+            .as_ref()
+            .map(|token| format!("Bearer {token}").parse());
+        let authorization = token.transpose().map_err(|_| {
+            Failure::Usage("a token is text without line breaks; check OONA_TOKEN".to_owned())
+        })?;
+        let user = std::env::var("USER")
+            .ok()
+            .and_then(|user| user.parse().ok());
+        let identity = Identity {
+            authorization,
+            user,
+        };
+        let client = AdminClient::with_interceptor(self.connect().await?, identity);
+        Ok(client
+            .max_encoding_message_size(ADMIN_REQUEST_BYTES_MAX)
+            .max_decoding_message_size(ADMIN_REQUEST_BYTES_MAX))
     }
 
     async fn connect(&self) -> Result<Channel, Failure> {

@@ -2,10 +2,17 @@
 
 mod activate;
 mod componentize;
+mod history;
+mod keys;
 mod list;
+mod log;
+mod push;
+mod replay;
+mod rollback;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -13,13 +20,40 @@ use serde::Serialize;
 
 use super::{Failure, client};
 use crate::proto;
+use crate::signature::SignatureFile;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Put a policy in the place of the one in use
+    /// Keep a policy in the registry, where every host finds it
+    Push(push::Push),
+    /// Put a policy in the place of the one in use, on every host
     Activate(activate::Activate),
-    /// List the policies in use
+    /// Try a policy beside the one in use: it is asked and compared
+    Shadow(activate::Shadow),
+    /// Try a policy on a share of the keys
+    Canary(activate::Canary),
+    /// Put the policy that is tried in use
+    Promote(rollback::Promote),
+    /// End the trial of a policy
+    Withdraw(rollback::Withdraw),
+    /// Go back to what was in use before, on every host
+    Rollback(rollback::Rollback),
+    /// List the policies in use, or what the registry keeps
     List(list::List),
+    /// Tell who changed what, when and why, and what came of it
+    History(history::History),
+    /// Tell what is different between two activations
+    Diff(history::Diff),
+    /// Show decisions as they are made
+    Log(log::Log),
+    /// Tell what a policy would have decided on recorded decisions
+    Replay(replay::Replay),
+    /// Make a pair of keys to sign policies with
+    Keygen(keys::Keygen),
+    /// Sign a policy
+    Sign(keys::Sign),
+    /// Check who signed a policy
+    Verify(keys::Verify),
     /// Make a component of a core WebAssembly module
     Componentize(componentize::Componentize),
 }
@@ -27,10 +61,68 @@ pub(super) enum Command {
 /// Runs one of the commands.
 pub(super) fn run(command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Activate(args) => client::run(activate::run(&args)),
+        Command::Push(args) => client::run(push::run(&args)),
+        Command::Activate(args) => client::run(activate::activate(&args)),
+        Command::Shadow(args) => client::run(activate::shadow(&args)),
+        Command::Canary(args) => client::run(activate::canary(&args)),
+        Command::Promote(args) => client::run(rollback::promote(&args)),
+        Command::Withdraw(args) => client::run(rollback::withdraw(&args)),
+        Command::Rollback(args) => client::run(rollback::rollback(&args)),
         Command::List(args) => client::run(list::run(&args)),
+        Command::History(args) => client::run(history::history(&args)),
+        Command::Diff(args) => client::run(history::diff(&args)),
+        Command::Log(args) => client::run(log::run(&args)),
+        Command::Replay(args) => replay::run(&args),
+        Command::Keygen(args) => keys::keygen(&args),
+        Command::Sign(args) => keys::sign(&args),
+        Command::Verify(args) => keys::verify(&args),
         Command::Componentize(args) => componentize::run(&args),
     }
+}
+
+/// Which policy somebody means.
+enum Which {
+    /// The component in a file, and the signatures beside it.
+    File(Vec<u8>, Vec<proto::Signature>),
+    /// One in the registry.
+    Digest(String),
+}
+
+impl Which {
+    /// A file if there is one of that name, else a digest.
+    fn find(named: &str) -> Result<Self, Failure> {
+        let path = Path::new(named);
+        let digits = named.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !path.exists() && digits && named.len() >= 6 {
+            return Ok(Self::Digest(named.to_lowercase()));
+        }
+        signed(path)
+    }
+}
+
+/// A component and the signatures beside it.
+fn signed(path: &Path) -> Result<Which, Failure> {
+    let component = read(path)?;
+    let beside = SignatureFile::read(path).map_err(anyhow::Error::from)?;
+    let signatures = beside.into_iter().flat_map(|beside| beside.signatures);
+    let signatures = signatures.map(|signature| proto::Signature {
+        key: signature.key,
+        signature: signature.signature,
+    });
+    Ok(Which::File(component, signatures.collect()))
+}
+
+/// A length of time, such as `500ms`, `30s`, `10m`, `1h` or `7d`, in ms.
+fn duration_ms(text: &str) -> Result<u64, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    u64::try_from(duration.as_millis()).map_err(|_| "that is too long".to_owned())
+}
+
+/// A time in ms since the epoch, as `2026-11-23T19:58:49Z`.
+fn instant(ms: u64) -> String {
+    // The last second that it writes is in the year 9999.
+    let at = UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000));
+    humantime::format_rfc3339_seconds(at).to_string()
 }
 
 /// A policy in use.
@@ -43,6 +135,7 @@ struct Policy {
     native: bool,
     generation: u64,
     config: serde_json::Value,
+    status: serde_json::Value,
 }
 
 impl From<proto::PolicyStatus> for Policy {
@@ -55,6 +148,7 @@ impl From<proto::PolicyStatus> for Policy {
             native: status.native,
             generation: status.generation,
             config: serde_json::from_str(&status.config_json).unwrap_or_default(),
+            status: serde_json::from_str(&status.json).unwrap_or_default(),
         }
     }
 }

@@ -12,8 +12,8 @@ use oona_wasm::EngineConfig;
 use super::error::{ConfigError, Problem};
 use super::layers::Layers;
 use super::{
-    Config, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig, ServerConfig,
-    SigningConfig, StoreConfig, StoreKind, StoreUrl,
+    AccessConfig, Config, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig,
+    RegistryConfig, ServerConfig, SigningConfig, StoreConfig, StoreKind, StoreUrl,
 };
 
 /// Turns settings into the typed configuration.
@@ -25,6 +25,13 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
         signing: signing(&read),
         bus: super::bus::config(&read),
         policies: policies(&read)?,
+        registry: RegistryConfig {
+            poll: read.millis("registry.poll_ms"),
+            cache_directory: read.path("registry.cache_directory"),
+        },
+        access: AccessConfig {
+            tokens_file: read.path("access.tokens_file"),
+        },
         log: log(&read)?,
         places: Places(Arc::new(layers)),
     })
@@ -69,7 +76,15 @@ fn policies(read: &Read<'_>) -> Result<PoliciesConfig, ConfigError> {
         directory: read.path("policies.directory"),
         watch: read.flag("policies.watch"),
         allow_unsigned: read.flag("policies.allow_unsigned"),
+        trusted_keys: read
+            .texts("policies.trusted_keys")
+            .into_iter()
+            .map(PathBuf::from)
+            .collect(),
         log_every: read.count_u32("policies.log_every"),
+        record_every: read.count_u32("policies.record_every"),
+        record_file: read.path("policies.record_file"),
+        record_bytes_max: read.count_u64("policies.record_bytes_max"),
         budget: BudgetConfig {
             failures: read.count_u32("policies.failures_max"),
             window_ms: read.count_u64("policies.failures_window_ms"),

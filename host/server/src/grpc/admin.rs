@@ -1,67 +1,276 @@
-//! `Admin`: activate, list, status.
+//! `Admin`: policies and their registry, decisions, status.
 
+mod convert;
+mod watch;
+
+use futures_util::stream::BoxStream;
 use oona_core::policy::Kind;
-use oona_wasm::{Activation, Source, VersionInfo};
-use serde_json::Value;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use self::convert::{kind, optional_kind, refusal, signatures};
+use crate::access::{Access, Right};
 use crate::bus::Bus;
-use crate::policies::{ActivateError, ActivationReport, PolicyStatus};
+use crate::explain;
+use crate::gates::Gate;
 use crate::proto;
+use crate::registry::{Author, Outcome, Proposal, Registry, Use, Wanted};
 
-/// What an administrator may do.
-#[derive(Clone, Copy, Debug)]
+/// How many changes a history tells unless it is asked for another number.
+const HISTORY_DEFAULT: usize = 50;
+
+/// What the service stands on.
+#[derive(Clone, Debug)]
 pub struct AdminOptions {
-    /// Whether policies without a signature may be activated.
-    pub allow_unsigned: bool,
+    /// The registry that this host follows.
+    pub registry: Registry,
+    /// Who may call.
+    pub access: Access,
 }
 
 /// The service.
 #[derive(Debug)]
 pub struct Admin {
     bus: Bus,
-    options: AdminOptions,
+    registry: Registry,
+    access: Access,
 }
 
 impl Admin {
     /// Administers this bus.
     #[must_use]
     pub fn new(bus: Bus, options: AdminOptions) -> Self {
-        Self { bus, options }
+        let AdminOptions { registry, access } = options;
+        Self {
+            bus,
+            registry,
+            access,
+        }
+    }
+
+    /// The name of whoever calls, if he may.
+    fn who(&self, metadata: &MetadataMap, right: Right) -> Result<String, Status> {
+        let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        let token = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let who = self.access.who(token, text("oona-user"), right);
+        who.map_err(|denied| Status::permission_denied(denied.to_string()))
+    }
+
+    fn author<T>(&self, request: &Request<T>, message: &str) -> Result<Author, Status> {
+        Ok(Author {
+            by: self.who(request.metadata(), Right::WritePolicies)?,
+            message: message.to_owned(),
+        })
+    }
+
+    fn status_of(&self, kind: Kind) -> proto::PolicyStatus {
+        let mut policies = self.bus.policies().list().into_iter();
+        let policy = policies.find(|policy| policy.kind == kind);
+        policy.map_or_else(Default::default, |policy| {
+            convert::policy(&policy, &self.registry)
+        })
     }
 }
 
 #[tonic::async_trait]
 impl proto::admin_server::Admin for Admin {
+    async fn push_policy(
+        &self,
+        request: Request<proto::PushPolicyRequest>,
+    ) -> Result<Response<proto::PushPolicyResponse>, Status> {
+        let author = self.author(&request, &request.get_ref().message)?;
+        let request = request.into_inner();
+        let held = signatures(request.signatures);
+        let pushed = self.registry.push(request.component, held, &author).await;
+        let artifact = pushed.map_err(|error| refusal(&error))?;
+        Ok(Response::new(proto::PushPolicyResponse {
+            artifact: Some(convert::artifact(&artifact)),
+        }))
+    }
+
     async fn activate_policy(
         &self,
         request: Request<proto::ActivatePolicyRequest>,
     ) -> Result<Response<proto::ActivatePolicyResponse>, Status> {
-        if !self.options.allow_unsigned {
-            return Err(Status::permission_denied(UNSIGNED));
-        }
+        let author = self.author(&request, &request.get_ref().message)?;
         let request = request.into_inner();
-        let kind = kind(&request.kind)?;
-        let policies = self.bus.policies().clone();
-        // Compiling takes tens of milliseconds, seconds for a large component.
-        let activated = tokio::task::spawn_blocking(move || {
-            let before = policies.list();
-            let config = request.config_json.as_deref();
-            let report = policies.activate(kind, &request.component, config);
-            report.map(|report| activation(&report, &before, &policies.list()))
+        let of = optional_kind(&request.kind)?;
+        let wanted = match (request.component.is_empty(), request.digest.is_empty(), of) {
+            (false, true, _) => {
+                Wanted::Component(request.component, signatures(request.signatures))
+            }
+            (true, false, _) => Wanted::Digest(request.digest),
+            (true, true, Some(kind)) if request.config_json.is_some() => Wanted::InUse(kind),
+            // An empty component is refused by the first gate, in its own words.
+            (true, true, _) => Wanted::Component(request.component, Vec::new()),
+            (false, false, _) => {
+                return Err(Status::invalid_argument(
+                    "a component and a digest: send one of them",
+                ));
+            }
+        };
+        let forced = request.force.iter().map(|name| name.parse::<Gate>());
+        let proposal = Proposal {
+            wanted,
+            kind: of,
+            config: request.config_json,
+            forced: forced
+                .collect::<Result<_, _>>()
+                .map_err(Status::invalid_argument)?,
+            dry_run: request.dry_run,
+        };
+        let usage = match request.trial {
+            Some(trial) => convert::trial(&trial)?,
+            None => Use::Active,
+        };
+        let before = self.bus.policies().list();
+        let outcome = self.registry.propose(proposal, usage, &author).await;
+        let Outcome {
+            gates,
+            artifact,
+            revision,
+            activation,
+        } = outcome.map_err(|error| refusal(&error))?;
+        let replaced = activation.as_ref().and_then(|_| {
+            let replaced = before.iter().find(|policy| policy.kind == artifact.kind)?;
+            Some(convert::policy(replaced, &self.registry))
         });
-        let response = activated
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?;
-        response.map(Response::new).map_err(|error| refusal(&error))
+        Ok(Response::new(proto::ActivatePolicyResponse {
+            policy: Some(self.status_of(artifact.kind)),
+            replaced,
+            prepared_in_us: activation.map_or(0, |report| report.activation.took_us),
+            gates: gates.iter().map(convert::gate).collect(),
+            revision: revision.unwrap_or(0),
+        }))
+    }
+
+    async fn rollback_policy(
+        &self,
+        request: Request<proto::RollbackPolicyRequest>,
+    ) -> Result<Response<proto::ActivatePolicyResponse>, Status> {
+        let author = self.author(&request, &request.get_ref().message)?;
+        let request = request.into_inner();
+        let of = kind(&request.kind)?;
+        let before = self.status_of(of);
+        let back = self.registry.roll_back(of, request.revision, &author).await;
+        let (revision, _, report) = back.map_err(|error| refusal(&error))?;
+        Ok(Response::new(proto::ActivatePolicyResponse {
+            policy: Some(self.status_of(of)),
+            replaced: Some(before),
+            prepared_in_us: report.map_or(0, |report| report.activation.took_us),
+            gates: Vec::new(),
+            revision,
+        }))
+    }
+
+    async fn conclude_trial(
+        &self,
+        request: Request<proto::ConcludeTrialRequest>,
+    ) -> Result<Response<proto::ActivatePolicyResponse>, Status> {
+        let author = self.author(&request, &request.get_ref().message)?;
+        let request = request.into_inner();
+        let of = kind(&request.kind)?;
+        let before = self.status_of(of);
+        let concluded = self.registry.conclude(of, request.promote, &author).await;
+        let (revision, report) = concluded.map_err(|error| refusal(&error))?;
+        Ok(Response::new(proto::ActivatePolicyResponse {
+            policy: Some(self.status_of(of)),
+            replaced: request.promote.then_some(before),
+            prepared_in_us: report.map_or(0, |report| report.activation.took_us),
+            gates: Vec::new(),
+            revision,
+        }))
     }
 
     async fn list_policies(
         &self,
-        _: Request<proto::ListPoliciesRequest>,
+        request: Request<proto::ListPoliciesRequest>,
     ) -> Result<Response<proto::ListPoliciesResponse>, Status> {
-        let policies = self.bus.policies().list().iter().map(status).collect();
-        Ok(Response::new(proto::ListPoliciesResponse { policies }))
+        self.who(request.metadata(), Right::ReadPolicies)?;
+        let policies = self.bus.policies().list();
+        let policies = policies
+            .iter()
+            .map(|policy| convert::policy(policy, &self.registry));
+        Ok(Response::new(proto::ListPoliciesResponse {
+            policies: policies.collect(),
+        }))
+    }
+
+    async fn list_artifacts(
+        &self,
+        request: Request<proto::ListArtifactsRequest>,
+    ) -> Result<Response<proto::ListArtifactsResponse>, Status> {
+        self.who(request.metadata(), Right::ReadPolicies)?;
+        let artifacts = self
+            .registry
+            .artifacts()
+            .iter()
+            .map(convert::artifact)
+            .collect();
+        Ok(Response::new(proto::ListArtifactsResponse { artifacts }))
+    }
+
+    async fn get_artifact(
+        &self,
+        request: Request<proto::GetArtifactRequest>,
+    ) -> Result<Response<proto::GetArtifactResponse>, Status> {
+        self.who(request.metadata(), Right::ReadPolicies)?;
+        let found = self.registry.artifact(&request.get_ref().digest).await;
+        let (artifact, component) = found.map_err(|error| refusal(&error))?;
+        Ok(Response::new(proto::GetArtifactResponse {
+            artifact: Some(convert::artifact(&artifact)),
+            component,
+        }))
+    }
+
+    async fn policy_history(
+        &self,
+        request: Request<proto::PolicyHistoryRequest>,
+    ) -> Result<Response<proto::PolicyHistoryResponse>, Status> {
+        self.who(request.metadata(), Right::ReadPolicies)?;
+        let request = request.into_inner();
+        let of = optional_kind(&request.kind)?;
+        let limit = match request.limit {
+            0 => HISTORY_DEFAULT,
+            limit => limit as usize,
+        };
+        let changes = self.registry.history(of, limit);
+        let changes = changes
+            .iter()
+            .map(|(change, mix)| convert::change(change, mix.as_ref()));
+        Ok(Response::new(proto::PolicyHistoryResponse {
+            changes_json: changes.collect::<Result<_, _>>()?,
+        }))
+    }
+
+    type WatchDecisionsStream = BoxStream<'static, Result<proto::RecordedDecision, Status>>;
+
+    async fn watch_decisions(
+        &self,
+        request: Request<proto::WatchDecisionsRequest>,
+    ) -> Result<Response<Self::WatchDecisionsStream>, Status> {
+        self.who(request.metadata(), Right::ReadPolicies)?;
+        let log = self.bus.policies().decisions();
+        Ok(Response::new(watch::decisions(log, request.into_inner())?))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<proto::ExplainRequest>,
+    ) -> Result<Response<proto::ExplainResponse>, Status> {
+        self.who(request.metadata(), Right::ReadPolicies)?;
+        let asked = convert::question(request.into_inner())?;
+        let bus = self.bus.clone();
+        // Instances are started for it.
+        let explained = tokio::task::spawn_blocking(move || explain::explain(&bus, &asked));
+        let explained = explained
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let explained = explained.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let decisions = explained.iter().map(convert::json);
+        Ok(Response::new(proto::ExplainResponse {
+            decisions_json: decisions.collect::<Result<_, _>>()?,
+        }))
     }
 
     async fn status(
@@ -69,73 +278,11 @@ impl proto::admin_server::Admin for Admin {
         _: Request<proto::StatusRequest>,
     ) -> Result<Response<proto::StatusResponse>, Status> {
         let status = self.bus.status();
-        let json = serde_json::to_string(&status);
         Ok(Response::new(proto::StatusResponse {
             ready: status.ready,
-            reasons: status.reasons,
+            reasons: status.reasons.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            json: json.map_err(|error| Status::internal(error.to_string()))?,
+            json: convert::json(&status)?,
         }))
-    }
-}
-
-/// Why a policy without a signature is refused, and what to do.
-pub(crate) const UNSIGNED: &str = "the policy is not signed and policies.allow_unsigned is false; \
-     set it to true, or use `oona serve --dev`";
-
-fn kind(name: &str) -> Result<Option<Kind>, Status> {
-    if name.is_empty() {
-        return Ok(None);
-    }
-    let kind = name.parse::<Kind>();
-    kind.map(Some)
-        .map_err(|error| Status::invalid_argument(error.to_string()))
-}
-
-fn refusal(error: &ActivateError) -> Status {
-    Status::invalid_argument(crate::chain::chain(error))
-}
-
-/// What an activation tells. The configurations are those before and after it.
-fn activation(
-    report: &ActivationReport,
-    before: &[PolicyStatus],
-    after: &[PolicyStatus],
-) -> proto::ActivatePolicyResponse {
-    let Activation {
-        version,
-        replaced,
-        generation,
-        took_us,
-        ..
-    } = &report.activation;
-    let config = |policies: &[PolicyStatus]| {
-        let found = policies.iter().find(|policy| policy.kind == report.kind);
-        found.map_or(Value::Null, |policy| policy.config.clone())
-    };
-    proto::ActivatePolicyResponse {
-        policy: Some(describe(version, *generation, &config(after))),
-        replaced: Some(describe(
-            replaced,
-            generation.saturating_sub(1),
-            &config(before),
-        )),
-        prepared_in_us: *took_us,
-    }
-}
-
-fn status(policy: &PolicyStatus) -> proto::PolicyStatus {
-    describe(&policy.slot.version, policy.slot.generation, &policy.config)
-}
-
-fn describe(version: &VersionInfo, generation: u64, config: &Value) -> proto::PolicyStatus {
-    proto::PolicyStatus {
-        kind: version.kind.name().to_owned(),
-        name: version.name.clone(),
-        version: version.version.clone(),
-        digest: version.digest.clone(),
-        native: version.source == Source::Native,
-        generation,
-        config_json: config.to_string(),
     }
 }

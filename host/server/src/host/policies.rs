@@ -16,7 +16,8 @@ use super::HostError;
 use crate::chain::chain;
 use crate::clock;
 use crate::config::{Config, ConfigError};
-use crate::grpc::UNSIGNED;
+use crate::decisions::DecisionLog;
+use crate::gates::Trust;
 use crate::metrics::Metrics;
 use crate::policies::{ActivateError, Policies, PolicyOptions, check_native};
 use crate::watch;
@@ -62,11 +63,18 @@ pub(crate) fn directory(named: Option<&Path>) -> Option<PathBuf> {
     places.into_iter().flatten().find(|place| place.is_dir())
 }
 
+/// What the policies of a host stand on.
+pub(super) struct Base<'a> {
+    pub(super) directory: Option<&'a Path>,
+    pub(super) trust: &'a Trust,
+    pub(super) decisions: Arc<DecisionLog>,
+    pub(super) metrics: &'a Arc<Metrics>,
+}
+
 /// Loads the policies that a host starts with. Compiles, so it may take a while.
 pub(super) fn load(
     config: &Config,
-    directory: Option<&Path>,
-    metrics: &Arc<Metrics>,
+    base: &Base<'_>,
 ) -> Result<(Policies, Vec<LoadedFrom>), HostError> {
     let engine = Engine::new(config.policies.engine.clone()).map_err(HostError::Engine)?;
     let options = PolicyOptions {
@@ -74,16 +82,17 @@ pub(super) fn load(
         configs: Kind::ALL.map(|kind| (kind, config.policies.of(kind).config.clone())),
         budget: config.policies.budget,
         log_every: config.policies.log_every,
+        decisions: Arc::clone(&base.decisions),
         ..PolicyOptions::new(
             config.bus.streams.clone(),
-            Arc::clone(metrics),
+            Arc::clone(base.metrics),
             clock::system(),
         )
     };
     let policies = Policies::new(&options);
     let mut files = Vec::with_capacity(Kind::ALL.len());
     for kind in Kind::ALL {
-        let file = component(config, &policies, kind, directory)?;
+        let file = component(config, &policies, kind, base)?;
         if file.is_none() {
             check_native(&options, kind).map_err(|error| config_error(config, kind, &error))?;
         }
@@ -107,22 +116,20 @@ fn component(
     config: &Config,
     policies: &Policies,
     kind: Kind,
-    directory: Option<&Path>,
+    base: &Base<'_>,
 ) -> Result<Option<PathBuf>, HostError> {
     if let Some(file) = &config.policies.of(kind).file {
-        return named(config, policies, kind, file)
+        return named(config, policies, kind, file, base.trust)
             .map(|()| Some(file.clone()))
             .map_err(Into::into);
     }
-    let file = directory.map(|directory| directory.join(format!("{kind}.wasm")));
+    let file = base
+        .directory
+        .map(|directory| directory.join(format!("{kind}.wasm")));
     let Some(file) = file.filter(|file| file.exists()) else {
         return Ok(None);
     };
-    if !config.policies.allow_unsigned {
-        tracing::warn!(file = %file.display(), "not used: {UNSIGNED}");
-        return Ok(None);
-    }
-    match activate(policies, kind, &file) {
+    match activate(policies, kind, &file, base.trust) {
         Ok(()) => Ok(Some(file)),
         Err(Refused::Policy(error @ ActivateError::Config { .. })) => {
             Err(config_error(config, kind, &error).into())
@@ -135,12 +142,15 @@ fn component(
 }
 
 /// Puts a component in use that the configuration names.
-fn named(config: &Config, policies: &Policies, kind: Kind, file: &Path) -> Result<(), ConfigError> {
+fn named(
+    config: &Config,
+    policies: &Policies,
+    kind: Kind,
+    file: &Path,
+    trust: &Trust,
+) -> Result<(), ConfigError> {
     let key = ["policies", kind.name(), "file"];
-    if !config.policies.allow_unsigned {
-        return Err(config.refusal(&key, UNSIGNED.to_owned()));
-    }
-    activate(policies, kind, file).map_err(|refused| match refused {
+    activate(policies, kind, file, trust).map_err(|refused| match refused {
         Refused::Policy(error @ ActivateError::Config { .. }) => config_error(config, kind, &error),
         refused => config.refusal(&key, format!("{}: {refused}", file.display())),
     })
@@ -151,12 +161,17 @@ fn named(config: &Config, policies: &Policies, kind: Kind, file: &Path) -> Resul
 enum Refused {
     #[error("cannot be read: {0}")]
     Unreadable(std::io::Error),
+    #[error("{0}")]
+    Unsigned(String),
     #[error("{}", chain(.0))]
     Policy(ActivateError),
 }
 
-fn activate(policies: &Policies, kind: Kind, file: &Path) -> Result<(), Refused> {
+fn activate(policies: &Policies, kind: Kind, file: &Path, trust: &Trust) -> Result<(), Refused> {
     let component = watch::read(file).map_err(Refused::Unreadable)?;
+    trust
+        .check_file(file, &component)
+        .map_err(Refused::Unsigned)?;
     policies
         .activate(Some(kind), &component, None)
         .map(drop)

@@ -8,9 +8,13 @@ use std::thread::available_parallelism;
 use oona_core::Timestamp;
 use oona_core::policy::Lookup;
 use oona_core::symbols::Symbol;
-use oona_wasm::{Answer, Sandboxed, SymbolTable, VersionInfo, Worker};
+use oona_wasm::{Answer, SymbolTable, VersionInfo, Worker};
 
+use super::Mix;
+use super::candidate::{Batch, Beside, Place};
+use crate::decisions::{DecisionLog, PAYLOAD_BYTES_MAX, Recorded as OnRecord};
 use crate::metrics::{Counter, Histogram, Metrics};
+use crate::record::{Message, Recorded};
 
 /// How many workers of one kind the consume side has at most.
 const POOL_MAX: usize = 8;
@@ -22,16 +26,21 @@ pub(super) struct Asking {
     pub(super) metrics: Arc<Metrics>,
     /// One decision in so many is logged; none if zero.
     pub(super) log_every: u32,
+    pub(super) decisions: Arc<DecisionLog>,
 }
 
 /// Asks one kind of policy. There is always an answer.
-pub struct Asker<K: Sandboxed> {
+pub struct Asker<K: Recorded> {
     worker: Worker<K>,
     asking: Asking,
     call_seconds: Histogram,
     counters: Counters,
+    beside: Beside<K>,
+    mix: Mix,
     /// Decisions since one was logged.
     since_log: u32,
+    /// Decisions since one was recorded.
+    since_record: u32,
 }
 
 /// Counters of one version, by reason.
@@ -40,8 +49,8 @@ struct Counters {
     by_reason: HashMap<Symbol, Counter>,
 }
 
-impl<K: Sandboxed> Asker<K> {
-    pub(super) fn new(worker: Worker<K>, asking: Asking) -> Self {
+impl<K: Recorded> Asker<K> {
+    pub(super) fn new(worker: Worker<K>, place: Place<K>, mix: Mix, asking: Asking) -> Self {
         let of = Arc::clone(worker.version());
         Self {
             call_seconds: asking.metrics.policy_call_duration(K::KIND),
@@ -49,7 +58,10 @@ impl<K: Sandboxed> Asker<K> {
                 of,
                 by_reason: HashMap::new(),
             },
+            beside: Beside::new(place),
+            mix,
             since_log: 0,
+            since_record: 0,
             worker,
             asking,
         }
@@ -70,8 +82,67 @@ impl<K: Sandboxed> Asker<K> {
         }
         let answer = self.worker.decide(now, state, questions, text, decisions);
         self.call_seconds.observe(answer.elapsed.as_secs_f64());
-        self.count(&answer.by, decisions);
+        let batch = Batch {
+            now,
+            state,
+            questions,
+            text,
+        };
+        match self.beside.ask(&batch, decisions, &self.asking.symbols) {
+            None => {
+                self.count(&answer.by, decisions);
+                self.record(&answer, &batch, decisions);
+            }
+            Some((canary, replaced)) => self.count_apart(&answer.by, &canary, &replaced, decisions),
+        }
         self.log(&answer, text, decisions);
+    }
+
+    /// Counts what a canary has decided for the canary.
+    fn count_apart(
+        &mut self,
+        by: &Arc<VersionInfo>,
+        canary: &Arc<VersionInfo>,
+        replaced: &[usize],
+        decisions: &[K::Decision],
+    ) {
+        let theirs: Vec<_> = replaced.iter().map(|&index| decisions[index]).collect();
+        let others = decisions.iter().enumerate();
+        let others = others.filter(|(index, _)| replaced.binary_search(index).is_err());
+        let ours: Vec<_> = others.map(|(_, decision)| *decision).collect();
+        self.count(canary, &theirs);
+        self.count(by, &ours);
+    }
+
+    /// Records one decision in so many.
+    fn record(&mut self, answer: &Answer, batch: &Batch<'_, K>, decisions: &[K::Decision]) {
+        if !due(
+            &mut self.since_record,
+            self.asking.decisions.every(),
+            decisions.len(),
+        ) {
+            return;
+        }
+        let last = decisions.len() - 1;
+        let (question, symbols) = (&batch.questions[last], &self.asking.symbols);
+        self.asking.decisions.record(OnRecord {
+            at_ms: batch.now.as_millis(),
+            kind: K::KIND,
+            message: Message::of(
+                K::subject(question),
+                &**batch.text,
+                last,
+                symbols,
+                PAYLOAD_BYTES_MAX,
+            ),
+            state: K::state(batch.state, question, symbols),
+            decision: <K as Recorded>::decision(&decisions[last], symbols),
+            policy: answer.by.name.clone(),
+            version: answer.by.version.clone(),
+            digest: answer.by.digest_short().to_owned(),
+            fault: answer.fault.as_ref().map(|fault| fault.name().to_owned()),
+            took_ns: u64::try_from(answer.elapsed.as_nanos()).unwrap_or(u64::MAX),
+        });
     }
 
     /// Who decides, for people.
@@ -92,6 +163,7 @@ impl<K: Sandboxed> Asker<K> {
                 by_reason: HashMap::new(),
             };
         }
+        let mut mix = crate::sync::lock(&self.mix);
         // Decisions of one batch mostly have one reason: count in runs.
         for run in decisions.chunk_by(|one, next| K::reason(one) == K::reason(next)) {
             let Some(first) = run.first() else { continue };
@@ -108,16 +180,14 @@ impl<K: Sandboxed> Asker<K> {
                 .entry(reason)
                 .or_insert_with(resolve);
             counter.inc_by(run.len() as u64);
+            *mix.entry(reason).or_default() += run.len() as u64;
         }
     }
 
     fn log(&mut self, answer: &Answer, text: &Arc<dyn Lookup>, decisions: &[K::Decision]) {
-        let count = u32::try_from(decisions.len()).unwrap_or(u32::MAX);
-        self.since_log = self.since_log.saturating_add(count);
-        if self.asking.log_every == 0 || self.since_log < self.asking.log_every {
+        if !due(&mut self.since_log, self.asking.log_every, decisions.len()) {
             return;
         }
-        self.since_log = 0;
         let Some(last) = decisions.last() else { return };
         let name = |symbol| self.asking.symbols.name(symbol).unwrap_or_default();
         tracing::info!(
@@ -138,13 +208,23 @@ impl<K: Sandboxed> Asker<K> {
     }
 }
 
+/// Whether one of so many is due, `count` more being there. Never, of none.
+fn due(since: &mut u32, every: u32, count: usize) -> bool {
+    *since = since.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+    let due = every > 0 && *since >= every && count > 0;
+    if due {
+        *since = 0;
+    }
+    due
+}
+
 /// A few askers that many share.
-pub struct Pool<K: Sandboxed> {
+pub struct Pool<K: Recorded> {
     askers: Box<[Mutex<Asker<K>>]>,
     next: AtomicUsize,
 }
 
-impl<K: Sandboxed> Pool<K> {
+impl<K: Recorded> Pool<K> {
     pub(super) fn new(make: impl Fn() -> Asker<K>) -> Self {
         let count = available_parallelism().map_or(1, usize::from).min(POOL_MAX);
         let askers = (0..count).map(|_| Mutex::new(make())).collect();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use oona_core::Timestamp;
 use oona_core::entry::{Entry, EntryId, Fields};
 use oona_core::policy::NonceSeen;
@@ -24,6 +25,9 @@ pub const ENTRIES_MAX: usize = 1_000_000;
 
 /// How many nonces it remembers. What comes after is refused.
 pub const NONCES_MAX: usize = 1_000_000;
+
+/// How many bytes it keeps for good. What comes after is refused.
+pub const KEPT_BYTES_MAX: usize = 256 << 20;
 
 /// See the module.
 pub struct MemoryStore {
@@ -297,6 +301,23 @@ impl Store for MemoryStore {
         };
         self.appended.notify_waiters();
         Ok(Some(moved))
+    }
+
+    async fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.kept.contains_key(name) {
+            return Ok(());
+        }
+        let held: usize = state.kept.values().map(Bytes::len).sum();
+        if held + bytes.len() > KEPT_BYTES_MAX {
+            return Err(full("bytes kept", KEPT_BYTES_MAX));
+        }
+        state.kept.insert(name.to_owned(), bytes.clone());
+        Ok(())
+    }
+
+    async fn kept(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.state().kept.get(name).cloned())
     }
 
     async fn remember(

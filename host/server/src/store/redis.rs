@@ -2,7 +2,7 @@
 //!
 //! Streams have the names and fields that every peer on the bus knows. Beside each stream stands a
 //! sorted set of retries that wait, `{stream}:delayed`, in the same hash slot. Nonces are keys
-//! `oona:nonce:GROUP:NONCE` that expire by themselves.
+//! `oona:nonce:GROUP:NONCE` that expire by themselves, what is kept for good is `oona:kept:NAME`.
 //!
 //! Retry and redrive stay within one hash slot only if the streams do: with Redis Cluster, the
 //! dead-letter stream would have to share the slot of every stream that feeds it.
@@ -13,12 +13,13 @@ mod reply;
 mod scripts;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use oona_core::Timestamp;
 use oona_core::entry::{Entry, EntryId, Fields};
 use oona_core::policy::NonceSeen;
 use redis::{Client, Pipeline, Value, cmd};
 
-use self::command::{delayed, eval, ms};
+use self::command::{delayed, eval, kept_key, ms};
 use self::connection::Connections;
 use self::reply::{GroupInfo, Unexpected};
 use super::{
@@ -375,6 +376,21 @@ impl Store for RedisStore {
         match self.connections.ask(&command).await? {
             Value::Nil => Ok(None),
             moved => self.parse(reply::id(&moved)).map(Some),
+        }
+    }
+
+    async fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
+        let mut command = cmd("SET");
+        command.arg(kept_key(name)).arg(&bytes[..]).arg("NX");
+        self.connections.ask(&command).await.map(drop)
+    }
+
+    async fn kept(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        let mut command = cmd("GET");
+        command.arg(kept_key(name));
+        match self.connections.ask(&command).await? {
+            Value::Nil => Ok(None),
+            held => self.parse(reply::bytes(held)).map(Some),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::wire::Sandboxed;
 const TYPES: u32 = 32;
 
 /// Starts an instance and tries it.
-pub(super) fn run<K: Sandboxed>(
+pub(crate) fn run<K: Sandboxed>(
     version: &Arc<Version<K>>,
     now: Timestamp,
 ) -> Result<Instance<K>, StartError> {

@@ -1,21 +1,27 @@
-//! `oona policy list`: which policies decide.
+//! `oona policy list`: which policies decide, what is tried beside them, what the registry keeps.
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::super::client::{self, Server};
 use super::super::output::Output;
 use super::super::{EXIT_OK, Failure};
 use super::Policy;
-use crate::proto::ListPoliciesRequest;
+use crate::proto::{self, ListArtifactsRequest, ListPoliciesRequest};
 
 const LIST_HELP: &str = "\
-Example:
+Examples:
+  oona policy list
+  oona policy list --artifacts
   oona policy list --output json";
 
 #[derive(Args, Debug)]
 #[command(after_help = LIST_HELP)]
 pub(in crate::cli) struct List {
+    /// What the registry keeps, and not what is in use
+    #[arg(long)]
+    artifacts: bool,
     #[command(flatten)]
     server: Server,
     #[command(flatten)]
@@ -24,6 +30,19 @@ pub(in crate::cli) struct List {
 
 pub(super) async fn run(args: &List) -> Result<u8, Failure> {
     let mut admin = args.server.admin().await?;
+    if args.artifacts {
+        let response = admin.list_artifacts(ListArtifactsRequest {}).await;
+        let response = response
+            .map_err(|status| client::failure(&status))?
+            .into_inner();
+        let artifacts = Artifacts {
+            artifacts: response.artifacts.into_iter().map(Artifact::from).collect(),
+        };
+        args.output
+            .write(&artifacts, Artifacts::text)
+            .map_err(anyhow::Error::from)?;
+        return Ok(EXIT_OK);
+    }
     let response = admin.list_policies(ListPoliciesRequest {}).await;
     let response = response
         .map_err(|status| client::failure(&status))?
@@ -44,9 +63,129 @@ struct Policies {
 
 impl Policies {
     fn text(&self) -> String {
-        self.policies
+        let told = self.policies.iter().map(|policy| {
+            let mut lines = vec![policy.text()];
+            lines.extend(doing(&policy.status));
+            lines.extend(candidate(&policy.status["candidate"]));
+            lines.join("\n    ")
+        });
+        told.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// How the policy in use does, and why it is in use if nobody chose it.
+fn doing(status: &Value) -> Vec<String> {
+    let slot = &status["slot"];
+    let mut lines = vec![format!(
+        "{} decisions, {} failures",
+        slot["decisions"], slot["failures"]
+    )];
+    if let Some(fault) = slot["fallback"]["fault"].as_str() {
+        let from = &slot["fallback"]["from"];
+        let text = |name: &str| from[name].as_str().unwrap_or_default().to_owned();
+        lines.push(format!(
+            "fell back from {} {}: {fault}",
+            text("name"),
+            text("version")
+        ));
+    }
+    if let Some(revision) = status["registry"]["active"]["revision"].as_u64() {
+        lines.push(format!("revision {revision} of the registry"));
+    }
+    if let Some(reason) = status["registry"]["refused"].as_str() {
+        lines.push(format!("this host does not follow the registry: {reason}"));
+    }
+    lines
+}
+
+fn candidate(candidate: &Value) -> Vec<String> {
+    let Some(name) = candidate["version"]["name"].as_str() else {
+        return Vec::new();
+    };
+    let mode = match candidate["mode"]["canary"]["per_mille"].as_u64() {
+        Some(share) => format!(
+            "canary for {share} of 1 000 keys, {} decided",
+            candidate["decided"]
+        ),
+        None => "shadow".to_owned(),
+    };
+    let mut lines = vec![format!(
+        "tried beside it: {name} {}, {mode}: {} of {} decisions differ, {} failures",
+        candidate["version"]["version"].as_str().unwrap_or_default(),
+        candidate["disagreements"],
+        candidate["decisions"],
+        candidate["faults"]
+    )];
+    let pairs = candidate["pairs"].as_array().into_iter().flatten();
+    lines.extend(pairs.map(|pair| {
+        let text = |name: &str| pair[name].as_str().unwrap_or_default();
+        format!(
+            "  {} -> {}: {}",
+            text("in_use"),
+            text("candidate"),
+            pair["count"]
+        )
+    }));
+    lines
+}
+
+/// A policy in the registry.
+#[derive(Debug, Serialize)]
+pub(super) struct Artifact {
+    digest: String,
+    kind: String,
+    name: String,
+    version: String,
+    size: u64,
+    signed_by: Vec<String>,
+}
+
+impl From<proto::Artifact> for Artifact {
+    fn from(artifact: proto::Artifact) -> Self {
+        let signatures = artifact.signatures.into_iter();
+        Self {
+            digest: artifact.digest,
+            kind: artifact.kind,
+            name: artifact.name,
+            version: artifact.version,
+            size: artifact.size,
+            signed_by: signatures.map(|signature| signature.key).collect(),
+        }
+    }
+}
+
+impl Artifact {
+    pub(super) fn text(&self) -> String {
+        let Self {
+            digest,
+            kind,
+            name,
+            version,
+            size,
+            signed_by,
+        } = self;
+        let signed = match signed_by.len() {
+            0 => "not signed".to_owned(),
+            1 => "1 signature".to_owned(),
+            count => format!("{count} signatures"),
+        };
+        format!("{kind:<13} {name} {version}, {size} bytes, {signed}, sha256 {digest}")
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Artifacts {
+    artifacts: Vec<Artifact>,
+}
+
+impl Artifacts {
+    fn text(&self) -> String {
+        if self.artifacts.is_empty() {
+            return "the registry keeps nothing yet: see `oona policy push`".to_owned();
+        }
+        self.artifacts
             .iter()
-            .map(Policy::text)
+            .map(Artifact::text)
             .collect::<Vec<_>>()
             .join("\n")
     }

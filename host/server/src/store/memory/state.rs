@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use oona_core::Timestamp;
 use oona_core::entry::{Entry, EntryId, Fields};
 
@@ -13,6 +14,8 @@ pub(super) struct State {
     pub(super) streams: BTreeMap<StreamName, Stream>,
     pub(super) entries: usize,
     pub(super) nonces: BTreeMap<(String, u64), Nonce>,
+    /// By name.
+    pub(super) kept: BTreeMap<String, Bytes>,
 }
 
 pub(super) struct Nonce {

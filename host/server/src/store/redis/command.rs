@@ -13,6 +13,11 @@ pub(super) fn delayed(stream: &str) -> String {
     format!("{{{stream}}}:delayed")
 }
 
+/// Where what is kept for good is.
+pub(super) fn kept_key(name: &str) -> String {
+    format!("oona:kept:{name}")
+}
+
 /// A script that is run with these keys.
 pub(super) fn eval(script: &str, keys: &[&str]) -> Cmd {
     let mut command = cmd("EVAL");

@@ -34,7 +34,7 @@ pub(super) fn list(value: Value) -> Result<Vec<Value>, Unexpected> {
     }
 }
 
-fn bytes(value: Value) -> Result<Bytes, Unexpected> {
+pub(super) fn bytes(value: Value) -> Result<Bytes, Unexpected> {
     match value {
         Value::BulkString(bytes) => Ok(bytes.into()),
         _ => Err(Unexpected("a string")),
