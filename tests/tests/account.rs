@@ -133,6 +133,7 @@ async fn activate(address: SocketAddr, number: usize) {
         kind: "routing".to_owned(),
         component: policies::policy(name).into(),
         config_json: Some(config.to_owned()),
+        ..Default::default()
     };
     let channel = connect(address).await.expect("the port is open");
     let activated = AdminClient::new(channel).activate_policy(request).await;

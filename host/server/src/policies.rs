@@ -26,6 +26,7 @@ use oona_wasm::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use self::ask::Asking;
 pub use self::ask::{Asker, Pool};
@@ -39,6 +40,7 @@ use crate::explain::Explained;
 use crate::metrics::Metrics;
 use crate::native::{self, NativeError};
 use crate::record::{Message, RecordError, Recorded, State, Texts};
+use crate::signature::hex;
 
 /// What policies stand on.
 #[derive(Clone)]
@@ -124,7 +126,12 @@ struct Inner {
     dead_letter: Seat<policy::DeadLetter>,
     dead_letter_pool: Pool<policy::DeadLetter>,
     fallbacks: Fallbacks,
+    /// What was loaded last, so that going back needs no compiler.
+    loaded: Mutex<VecDeque<Artifact>>,
 }
+
+/// How many compiled policies are held.
+const LOADED_MAX: usize = 16;
 
 /// A version that was taken out since it failed too often.
 #[derive(Clone, Debug)]
@@ -253,6 +260,7 @@ impl Policies {
             dead_letter_pool: Pool::new(|| dead_letter.asker(&asking)),
             dead_letter,
             fallbacks,
+            loaded: Mutex::default(),
             asking,
         }))
     }
@@ -321,10 +329,27 @@ impl Policies {
     /// If it is no policy, or none of that kind.
     pub fn load(&self, kind: Option<Kind>, component: &[u8]) -> Result<Artifact, ActivateError> {
         let engine = self.0.engine.as_ref().ok_or(ActivateError::NoEngine)?;
-        Ok(match kind {
+        let digest = hex(&Sha256::digest(component));
+        let wanted = |loaded: &Artifact| {
+            loaded.digest() == digest && kind.is_none_or(|kind| loaded.kind() == kind)
+        };
+        let known = crate::sync::lock(&self.0.loaded)
+            .iter()
+            .find(|loaded| wanted(loaded))
+            .cloned();
+        if let Some(loaded) = known {
+            return Ok(loaded);
+        }
+        let loaded = match kind {
             Some(kind) => Artifact::load(engine, kind, component)?,
             None => Artifact::load_any(engine, component)?,
-        })
+        };
+        let mut held = crate::sync::lock(&self.0.loaded);
+        if held.len() >= LOADED_MAX {
+            held.pop_front();
+        }
+        held.push_back(loaded.clone());
+        Ok(loaded)
     }
 
     /// Holds a configuration, a JSON object, against the schema of a policy.

@@ -474,6 +474,7 @@ impl Registry {
         Standing {
             active: followed.state.active(kind).cloned(),
             stage: followed.state.stage(kind).cloned(),
+            followed: applied.map(|applied| applied.revision),
             refused: applied.and_then(|applied| applied.outcome.clone().err()),
         }
     }
@@ -519,6 +520,7 @@ impl Registry {
                 .store
                 .keep(&kept_name(&artifact.digest), component)
                 .await?;
+            cache::keep_artifact(self.0.options.cache.as_deref(), &artifact.digest, component);
             let (entry, _) = self.append(Action::Push(artifact.clone()), author).await?;
             self.wait(entry).await;
         }
@@ -638,11 +640,13 @@ impl Registry {
             stream: list(),
             record,
         };
-        let mut written = self.0.store.append(&[append]).await?;
+        let written = self.0.store.append(&[append]).await;
+        // Whatever the answer: it may have been written, and then this host follows it too.
+        self.0.wake.notify_one();
+        let mut written = written?;
         let entry = written
             .pop()
             .unwrap_or_else(|| unreachable!("one answer for each"))?;
-        self.0.wake.notify_one();
         tracing::info!(target: "oona::audit", by = change.by, why = change.message, action = ?change.action, "policies");
         Ok((entry, change))
     }
@@ -666,6 +670,8 @@ pub struct Standing {
     pub active: Option<Activation>,
     /// What is tried.
     pub stage: Option<Stage>,
+    /// The last activation that this host has acted upon.
+    pub followed: Option<Revision>,
     /// Why this host does not follow it, if it does not.
     pub refused: Option<String>,
 }

@@ -80,6 +80,7 @@ async fn a_policy_is_activated_over_grpc_or_refused_by_name() {
         kind: kind.to_owned(),
         component: component.to_vec().into(),
         config_json: config.map(str::to_owned),
+        ..Default::default()
     };
     let table = [
         (activate("", b"no component", None), ""),

@@ -74,7 +74,9 @@ pub(super) fn rewrite(cache: Option<&Path>, lines: &[Line]) {
 }
 
 pub(super) fn add(cache: Option<&Path>, lines: &[Line]) {
-    let Some(cache) = cache else { return };
+    let Some(cache) = cache.filter(|_| !lines.is_empty()) else {
+        return;
+    };
     let file = fs::create_dir_all(cache).and_then(|()| {
         OpenOptions::new()
             .create(true)

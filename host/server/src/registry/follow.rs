@@ -53,7 +53,7 @@ pub async fn begin(registry: Registry) -> Follower {
             follower.take_in(&lines);
         }
     }
-    follower.act().await;
+    follower.silent = follower.act().await.is_err();
     follower
 }
 
@@ -63,7 +63,7 @@ pub struct Follower {
     registry: Registry,
     /// The last entry that was read.
     after: Option<EntryId>,
-    /// Whether the store did not answer last time, and that has been said.
+    /// Whether the store did not answer last time, and that has been said. It is asked again soon.
     silent: bool,
 }
 
@@ -80,25 +80,32 @@ impl Follower {
         loop {
             self.judge().await;
             let inner = Arc::clone(&self.registry.0);
+            let pause = if self.silent {
+                RETRY
+            } else {
+                inner.options.poll
+            };
             tokio::select! {
-                () = inner.wake.notified() => {}
-                () = sleep(inner.options.poll) => {}
+                () = inner.wake.notified(), if !self.silent => {}
+                () = sleep(pause) => {}
             }
-            match self.news().await {
+            let followed = match self.news().await {
                 Ok(lines) => {
-                    self.silent = false;
-                    if !lines.is_empty() {
-                        cache::add(self.cache(), &lines);
-                        self.take_in(&lines);
-                    }
-                    self.act().await;
+                    cache::add(self.cache(), &lines);
+                    self.take_in(&lines);
+                    self.act().await
                 }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.silent, true) {
-                        tracing::warn!(error = %chain(&error), "the registry does not answer; policies stay as they are");
-                    }
-                    sleep(RETRY).await;
-                }
+                Err(error) => Err(error),
+            };
+            let was_silent = std::mem::replace(&mut self.silent, followed.is_err());
+            if let Err(error) = followed
+                && !was_silent
+            {
+                let error = chain(&error);
+                tracing::warn!(
+                    error,
+                    "the registry does not answer; policies stay as they are"
+                );
             }
         }
     }
@@ -148,34 +155,32 @@ impl Follower {
         followed.changes.drain(..surplus);
     }
 
-    /// Brings the policies of this host to what the list says.
-    async fn act(&self) {
+    /// Brings the policies of this host to what the list says, as far as the store lets it.
+    async fn act(&self) -> Result<(), StoreError> {
         for kind in Kind::ALL {
             let standing = self.registry.standing(kind);
             if let Some(active) = standing.active {
-                self.activate(kind, &active).await;
+                self.activate(kind, &active).await?;
             }
-            self.stage(kind, standing.stage).await;
+            self.stage(kind, standing.stage).await?;
         }
         let reached = self.after.unwrap_or(EntryId::MIN);
         self.registry.0.reached.send_replace(reached);
+        Ok(())
     }
 
-    async fn activate(&self, kind: Kind, active: &Activation) {
+    async fn activate(&self, kind: Kind, active: &Activation) -> Result<(), StoreError> {
         let registry = &self.registry;
         let done = lock(&registry.0.followed)
             .applied
             .get(&kind)
             .map(|applied| applied.revision);
         if done == Some(active.revision) {
-            return;
+            return Ok(());
         }
         let outcome = match self.component(&active.choice).await {
-            Err(RegistryError::Store(error)) => {
-                // It is tried again with the next read.
-                tracing::warn!(%kind, error = %chain(&error), "an artifact cannot be fetched yet");
-                return;
-            }
+            // It is tried again soon.
+            Err(RegistryError::Store(error)) => return Err(error),
             Err(refused) => Err(chain(&refused)),
             Ok(component) => {
                 let policies = registry.0.policies.clone();
@@ -190,6 +195,7 @@ impl Follower {
             }
         };
         self.applied(kind, done.unwrap_or(0), active.revision, outcome);
+        Ok(())
     }
 
     fn applied(
@@ -224,7 +230,7 @@ impl Follower {
         Ok(Some(bytes))
     }
 
-    async fn stage(&self, kind: Kind, stage: Option<Stage>) {
+    async fn stage(&self, kind: Kind, stage: Option<Stage>) -> Result<(), StoreError> {
         let registry = &self.registry;
         let running = lock(&registry.0.followed).staged.get(&kind).copied();
         let Some(stage) = stage else {
@@ -232,14 +238,14 @@ impl Follower {
                 registry.0.policies.unstage(kind);
                 lock(&registry.0.followed).staged.remove(&kind);
             }
-            return;
+            return Ok(());
         };
         if running == Some(stage.revision) {
-            return;
+            return Ok(());
         }
         let revision = stage.revision;
         let staged = match self.component(&stage.choice).await {
-            Err(RegistryError::Store(_)) => return,
+            Err(RegistryError::Store(error)) => return Err(error),
             Err(refused) => Err(chain(&refused)),
             Ok(None) => Err("a trial needs an artifact".to_owned()),
             Ok(Some(component)) => {
@@ -257,6 +263,7 @@ impl Follower {
             registry.0.policies.unstage(kind);
         }
         lock(&registry.0.followed).staged.insert(kind, revision);
+        Ok(())
     }
 
     /// Ends trials whose thresholds say so, and tells of versions that this host took out.

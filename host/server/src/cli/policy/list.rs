@@ -89,8 +89,18 @@ fn doing(status: &Value) -> Vec<String> {
             text("version")
         ));
     }
-    if let Some(revision) = status["registry"]["active"]["revision"].as_u64() {
-        lines.push(format!("revision {revision} of the registry"));
+    let registry = &status["registry"];
+    match (
+        registry["active"]["revision"].as_u64(),
+        registry["followed"].as_u64(),
+    ) {
+        (Some(said), Some(followed)) if said == followed => {
+            lines.push(format!("revision {said} of the registry"))
+        }
+        (Some(said), _) => lines.push(format!(
+            "revision {said} of the registry, which this host has yet to follow"
+        )),
+        (None, _) => {}
     }
     if let Some(reason) = status["registry"]["refused"].as_str() {
         lines.push(format!("this host does not follow the registry: {reason}"));
