@@ -223,7 +223,7 @@ fn failures_are_answered_by_the_last_good_version_and_end_with_it() {
             .unwrap();
         let mut worker = slot.worker();
         let mut faults = 0;
-        while slot.status().version.name == "hostile" {
+        while slot.status(now()).version.name == "hostile" {
             let answer = answer(&mut worker);
             let expected = if answer.fault.is_some() {
                 "routing"

@@ -48,6 +48,20 @@ impl FailureBudget {
         }
     }
 
+    /// What the version is forgiven.
+    #[must_use]
+    pub fn config(&self) -> BudgetConfig {
+        self.config
+    }
+
+    /// How many failures lie within the window that ends at `now`.
+    #[must_use]
+    pub fn spent(&self, now: Timestamp) -> usize {
+        let window = Duration::from_millis(self.config.window_ms);
+        let recent = self.failed_at.iter().filter(|at| **at + window > now);
+        recent.count()
+    }
+
     /// Counts a failure at `now`; whether that is one too many.
     pub fn failed(&mut self, now: Timestamp) -> bool {
         let window = Duration::from_millis(self.config.window_ms);
@@ -82,6 +96,20 @@ mod tests {
             .map(|ms| budget.failed(Timestamp::from_millis(*ms)))
             .collect();
         assert_eq!(over, expected, "{times_ms:?}");
+    }
+
+    #[test]
+    fn what_is_spent_comes_back_with_time() {
+        let mut budget = FailureBudget::new(BudgetConfig {
+            failures: 2,
+            window_ms: 100,
+        });
+        let at = Timestamp::from_millis;
+        assert_eq!(budget.spent(at(0)), 0);
+        budget.failed(at(10));
+        budget.failed(at(60));
+        let spent = [60, 109, 110, 159, 160].map(|now| budget.spent(at(now)));
+        assert_eq!(spent, [2, 2, 1, 1, 0]);
     }
 
     #[test]

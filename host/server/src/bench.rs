@@ -24,7 +24,7 @@ use self::raw::Raw;
 use self::redis_process::RedisProcess;
 pub use self::redis_process::StartError;
 use self::report::Samples;
-pub use self::report::{Figure, Report};
+pub use self::report::{Figure, Report, Swapped};
 use crate::bus::Draft;
 use crate::config::{Config, ConfigError, Sources};
 use crate::host::{Host, HostError, policy_directory};
@@ -262,7 +262,7 @@ async fn measure(
         }
         if wanted(Subject::Swap) && !options.native {
             step("swaps");
-            swap::measure(host, &mut samples).await?;
+            swap::measure(host, raw, &mut samples).await?;
             raw.forget(STREAM).await?;
         }
     }

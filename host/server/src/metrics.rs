@@ -331,6 +331,31 @@ impl Metrics {
             .get_or_create_owned(&[("kind", kind.name().into())])
     }
 
+    /// `oona_policy_budget{kind,resource}`: `call_ms`, `memory_bytes` or `failures`.
+    #[must_use]
+    pub fn policy_budget(&self, kind: Kind, resource: &'static str) -> Gauge {
+        self.policies
+            .budget
+            .get_or_create_owned(&[("kind", kind.name().into()), ("resource", resource.into())])
+    }
+
+    /// `oona_policy_trial_decisions_total{kind,outcome}`.
+    #[must_use]
+    pub fn policy_trial_decisions(&self, kind: Kind, agreed: bool) -> Counter {
+        let outcome = if agreed { "agreed" } else { "disagreed" };
+        self.policies
+            .trial_decisions
+            .get_or_create_owned(&[("kind", kind.name().into()), ("outcome", outcome.into())])
+    }
+
+    /// `oona_policy_trial_faults_total{kind}`.
+    #[must_use]
+    pub fn policy_trial_faults(&self, kind: Kind) -> Counter {
+        self.policies
+            .trial_faults
+            .get_or_create_owned(&[("kind", kind.name().into())])
+    }
+
     /// Everything, in the text format of OpenMetrics ([`CONTENT_TYPE`]).
     #[must_use]
     pub fn render(&self) -> String {

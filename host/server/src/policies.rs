@@ -247,6 +247,7 @@ impl Policies {
             decisions: Arc::clone(&options.decisions),
         };
         let fallbacks = Fallbacks::default();
+        budgets(options);
         let freshness = seat(options, &fallbacks, freshness);
         let dead_letter = seat(options, &fallbacks, dead_letter);
         Self(Arc::new(Inner {
@@ -275,11 +276,12 @@ impl Policies {
     #[must_use]
     pub fn list(&self) -> Vec<PolicyStatus> {
         let inner = &*self.0;
+        let now = (inner.clock)();
         vec![
-            inner.routing.status(),
-            inner.backpressure.status(),
-            inner.freshness.status(),
-            inner.dead_letter.status(),
+            inner.routing.status(now),
+            inner.backpressure.status(now),
+            inner.freshness.status(now),
+            inner.dead_letter.status(now),
         ]
     }
 
@@ -572,6 +574,22 @@ fn shipped_streams(streams: &Streams) -> Value {
     })
 }
 
+/// Tells what every policy may use.
+fn budgets(options: &PolicyOptions) {
+    let bounds = options.engine.as_ref().map(|engine| engine.config());
+    for kind in Kind::ALL {
+        let set = |resource, limit: u64| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            options.metrics.policy_budget(kind, resource).set(limit);
+        };
+        set("failures", u64::from(options.budget.failures));
+        if let Some(bounds) = bounds {
+            set("call_ms", bounds.call_ms_max);
+            set("memory_bytes", bounds.memory_bytes_max as u64);
+        }
+    }
+}
+
 fn seat<K: Recorded>(options: &PolicyOptions, fallbacks: &Fallbacks, native: Native<K>) -> Seat<K> {
     let now = (options.clock)();
     let events = events(Arc::clone(&options.metrics), Arc::clone(fallbacks), K::KIND);
@@ -585,11 +603,11 @@ fn seat<K: Recorded>(options: &PolicyOptions, fallbacks: &Fallbacks, native: Nat
 }
 
 impl<K: Recorded> Seat<K> {
-    fn status(&self) -> PolicyStatus {
+    fn status(&self, now: Timestamp) -> PolicyStatus {
         let config = crate::sync::lock(&self.config).clone();
         PolicyStatus {
             kind: K::KIND,
-            slot: self.slot.status(),
+            slot: self.slot.status(now),
             config,
             candidate: self.candidate.load().as_ref().map(|staged| staged.status()),
         }
@@ -714,8 +732,11 @@ impl<K: Recorded> Seat<K> {
         let version = self.version(inner, artifact, &config)?;
         // It must start; who asks it starts instances of his own.
         drop(version.instance()?);
-        self.candidate
-            .store(Some(Arc::new(Staged::new(version, stage))));
+        self.candidate.store(Some(Arc::new(Staged::new(
+            version,
+            stage,
+            &inner.asking.metrics,
+        ))));
         Ok(())
     }
 }

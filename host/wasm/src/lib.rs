@@ -23,7 +23,8 @@ pub use componentize::{ComponentizeError, componentize};
 pub use engine::{Engine, EngineConfig, EngineError};
 pub use instance::Instance;
 pub use slot::{
-    Activation, Answer, Event, EventSink, Fallback, MakeNative, Native, Slot, SlotStatus, Worker,
+    Activation, Answer, Budget, Event, EventSink, Fallback, MakeNative, Native, Slot, SlotStatus,
+    Worker,
 };
 pub use symbols::SymbolTable;
 pub use version::{Names, Source, StartError, Version, VersionInfo};

@@ -21,7 +21,7 @@ use oona_core::budget::{BudgetConfig, FailureBudget};
 use oona_core::policy::{Decide, Fault};
 use serde::Serialize;
 
-pub use self::status::SlotStatus;
+pub use self::status::{Budget, SlotStatus};
 use self::worker::Seat;
 pub use self::worker::{Answer, Worker};
 use crate::instance::Instance;
@@ -261,10 +261,10 @@ impl<K: Sandboxed> Slot<K> {
         self.shared.active.load().version.clone()
     }
 
-    /// What is in use, and how it does.
+    /// What is in use, and how it does at `now`.
     #[must_use]
-    pub fn status(&self) -> SlotStatus {
-        SlotStatus::of(&self.shared.active.load())
+    pub fn status(&self, now: Timestamp) -> SlotStatus {
+        SlotStatus::of(&self.shared.active.load(), now)
     }
 }
 
@@ -496,7 +496,7 @@ mod tests {
         let desk = Desk::new(5);
         let mut early = desk.slot.worker();
         assert_eq!(desk.reason(&mut early, 1), well("native"));
-        assert_eq!(desk.slot.status().decisions, 2);
+        assert_eq!(desk.slot.status(Timestamp::from_millis(10)).decisions, 2);
 
         let activation = desk.activate(&desk.version("one", ""));
         assert_eq!((activation.generation, activation.instances), (1, 1));
@@ -509,7 +509,7 @@ mod tests {
         assert_eq!((activation.generation, activation.instances), (2, 2));
         assert_eq!(desk.reason(&mut late, 1), well("two"));
         assert_eq!(desk.reason(&mut early, 1), well("two"));
-        let status = desk.slot.status();
+        let status = desk.slot.status(Timestamp::from_millis(10));
         assert_eq!(
             (status.generation, status.decisions, status.failures),
             (2, 4, 0)
@@ -543,7 +543,7 @@ mod tests {
             "{error:?}"
         );
         assert_eq!(desk.reason(&mut worker, 1), well("one"));
-        assert_eq!(desk.slot.status().generation, 1);
+        assert_eq!(desk.slot.status(Timestamp::from_millis(10)).generation, 1);
         let refused = "refused: it failed its trial: it took longer than its 10 ms";
         assert_eq!(desk.events(), ["1: by-hand", refused]);
     }
@@ -565,7 +565,7 @@ mod tests {
             "{error:?}"
         );
 
-        let info = VersionInfo::clone(&desk.slot.status().version);
+        let info = VersionInfo::clone(&desk.slot.status(Timestamp::from_millis(10)).version);
         let make: MakeNative<Routing> = Box::new(|| Box::new(RejectAll(Symbol::NONE)));
         let fault = Native::new(info, &desk.names, make).unwrap_err();
         assert_eq!(fault, Fault::UnknownReason(Symbol::NONE));
@@ -580,7 +580,7 @@ mod tests {
         assert_eq!(desk.reason(&mut worker, 1), well("bad"));
         assert_eq!(desk.reason(&mut worker, 66), rescued("good"));
         assert_eq!(desk.reason(&mut worker, 1), well("bad"));
-        assert_eq!(desk.slot.status().failures, 1);
+        assert_eq!(desk.slot.status(Timestamp::from_millis(10)).failures, 1);
     }
 
     #[test]
@@ -617,7 +617,7 @@ mod tests {
             "by-hand back to by-hand",
         ];
         assert_eq!(desk.events(), events);
-        let status = desk.slot.status();
+        let status = desk.slot.status(Timestamp::from_millis(10));
         assert_eq!((status.generation, status.failures), (3, 0));
         assert_eq!(
             status.fallback.unwrap().fault,
@@ -666,6 +666,6 @@ mod tests {
             }
             done.store(true, Ordering::Release);
         });
-        assert!(desk.slot.status().generation >= 60);
+        assert!(desk.slot.status(Timestamp::from_millis(10)).generation >= 60);
     }
 }

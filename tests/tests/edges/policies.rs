@@ -126,7 +126,11 @@ async fn a_policy_is_activated_over_grpc_or_refused_by_name() {
 #[tokio::test]
 async fn unsigned_policies_are_refused_unless_allowed() {
     let host = Host::start(&["--set", "store.kind=memory"]);
-    let request = ActivatePolicyRequest::default();
+    let component = fs::read(component("routing.wasm")).expect("it can be read");
+    let request = ActivatePolicyRequest {
+        component: component.into(),
+        ..Default::default()
+    };
     let status = admin(host.address).await.activate_policy(request).await;
     let status = status.expect_err("it is not signed");
     assert_eq!(status.code(), Code::PermissionDenied);

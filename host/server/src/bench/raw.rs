@@ -64,6 +64,14 @@ impl Raw {
         Ok(())
     }
 
+    /// How many entries a stream holds.
+    pub(super) async fn length(&mut self, stream: &str) -> RedisResult<u64> {
+        cmd("XLEN")
+            .arg(stream)
+            .query_async(&mut self.connection)
+            .await
+    }
+
     /// Leaves nothing behind. Only called for a database that was empty at first.
     pub(super) async fn forget_all(&mut self) -> RedisResult<()> {
         cmd("FLUSHDB").query_async(&mut self.connection).await

@@ -56,6 +56,18 @@ impl Unit {
 pub(super) struct Samples {
     warm_up: bool,
     by_name: BTreeMap<String, Vec<f64>>,
+    swapped: Swapped,
+}
+
+/// What became of what was published while policies were swapped, in all rounds together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Swapped {
+    /// Messages that were accepted.
+    pub accepted: u64,
+    /// Those of them that Redis does not hold.
+    pub lost: u64,
+    /// Those that stand before an earlier one of the same key.
+    pub reordered: u64,
 }
 
 impl Samples {
@@ -87,6 +99,13 @@ impl Samples {
     /// A time in ns.
     pub(super) fn cost(&mut self, name: &str, ns: f64) {
         self.add(name, ns);
+    }
+
+    /// The account of a load under swaps. Counts in the warm-up too.
+    pub(super) fn swapped(&mut self, accepted: u64, lost: u64, reordered: u64) {
+        self.swapped.accepted += accepted;
+        self.swapped.lost += lost;
+        self.swapped.reordered += reordered;
     }
 
     fn add(&mut self, name: &str, value: f64) {
@@ -162,6 +181,8 @@ pub struct Report {
     pub policies: &'static str,
     /// Version of the Redis that was measured against.
     pub redis: String,
+    /// What became of messages under swaps; none if there were no swaps.
+    pub swapped: Option<Swapped>,
     /// The figures.
     pub figures: Vec<Figure>,
 }
@@ -200,6 +221,7 @@ impl Report {
             signed: true,
             policies: if options.native { "native" } else { "wasm" },
             redis,
+            swapped: Some(samples.swapped).filter(|swapped| swapped.accepted > 0),
             figures: fixed.chain(samples.policies()).collect(),
         }
     }
@@ -227,6 +249,18 @@ impl fmt::Display for Report {
                 (Some(ratio), Some(reference)) => writeln!(f, "   {ratio:>5.2} x {reference}")?,
                 _ => writeln!(f)?,
             }
+        }
+        if let Some(Swapped {
+            accepted,
+            lost,
+            reordered,
+        }) = self.swapped
+        {
+            let accepted = thousands(accepted as f64);
+            writeln!(
+                f,
+                "under swaps: {accepted} accepted, {lost} lost, {reordered} reordered within a key"
+            )?;
         }
         Ok(())
     }

@@ -17,7 +17,8 @@ only the ratios count. A redis-server is started for the time; one that is named
 
 Examples:
   oona bench
-  oona bench --only policy --rounds 9
+  oona bench swap
+  oona bench policy --rounds 9
   oona bench --messages 200000 --output json";
 
 /// Measure this machine, beside raw Redis
@@ -30,8 +31,8 @@ pub(super) struct Bench {
     /// How many messages each round publishes and consumes
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     messages: u32,
-    /// What is measured, separated by commas; everything without it
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "SUBJECT")]
+    /// What is measured; everything without it
+    #[arg(value_enum, value_name = "SUBJECT")]
     only: Vec<Subject>,
     /// Address of an empty Redis to use
     #[arg(long, value_name = "URL")]

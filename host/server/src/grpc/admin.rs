@@ -123,7 +123,7 @@ impl proto::admin_server::Admin for Admin {
             Some(trial) => convert::trial(&trial)?,
             None => Use::Active,
         };
-        let before = self.bus.policies().list();
+        let before = Kind::ALL.map(|kind| self.status_of(kind));
         let outcome = self.registry.propose(proposal, usage, &author).await;
         let Outcome {
             gates,
@@ -131,10 +131,11 @@ impl proto::admin_server::Admin for Admin {
             revision,
             activation,
         } = outcome.map_err(|error| refusal(&error))?;
-        let replaced = activation.as_ref().and_then(|_| {
-            let replaced = before.iter().find(|policy| policy.kind == artifact.kind)?;
-            Some(convert::policy(replaced, &self.registry))
-        });
+        let of_kind = |policy: &proto::PolicyStatus| policy.kind == artifact.kind.name();
+        let replaced = before
+            .into_iter()
+            .find(of_kind)
+            .filter(|_| activation.is_some());
         Ok(Response::new(proto::ActivatePolicyResponse {
             policy: Some(self.status_of(artifact.kind)),
             replaced,

@@ -139,6 +139,9 @@ pub(super) struct PolicyFamilies {
     pub(super) activations: Counters<2>,
     pub(super) call_duration: Histograms<1>,
     pub(super) generation: Gauges<1>,
+    pub(super) budget: Gauges<2>,
+    pub(super) trial_decisions: Counters<2>,
+    pub(super) trial_faults: Counters<1>,
 }
 
 impl PolicyFamilies {
@@ -157,6 +160,12 @@ impl PolicyFamilies {
                 CALLS,
             ),
             generation: t.family("policy_generation", "Replacements since start"),
+            budget: t.family("policy_budget", "What a policy may use, by resource"),
+            trial_decisions: t.family(
+                "policy_trial_decisions",
+                "Decisions of a candidate beside those of the policy in use",
+            ),
+            trial_faults: t.family("policy_trial_faults", "Failed calls of a candidate"),
         }
     }
 }

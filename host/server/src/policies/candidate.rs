@@ -17,6 +17,7 @@ use oona_wasm::{Instance, SymbolTable, Version, VersionInfo};
 use serde::Serialize;
 
 use crate::decisions::PAYLOAD_BYTES_MAX;
+use crate::metrics::{Counter, Metrics};
 use crate::record::{Decision, Message, Recorded, State};
 use crate::sync::lock;
 
@@ -38,6 +39,14 @@ pub(super) struct Staged<K: Recorded> {
     disagreements: AtomicU64,
     faults: AtomicU64,
     pairs: Mutex<BTreeMap<(Symbol, Symbol), Pair>>,
+    counters: TrialCounters,
+}
+
+/// The same, for the exposition.
+struct TrialCounters {
+    agreed: Counter,
+    disagreed: Counter,
+    faults: Counter,
 }
 
 /// Where the version in use and the candidate disagree.
@@ -84,8 +93,14 @@ pub struct StageStatus {
 }
 
 impl<K: Recorded> Staged<K> {
-    pub(super) fn new(version: Arc<Version<K>>, stage: Stage) -> Self {
+    pub(super) fn new(version: Arc<Version<K>>, stage: Stage, metrics: &Metrics) -> Self {
+        let counters = TrialCounters {
+            agreed: metrics.policy_trial_decisions(K::KIND, true),
+            disagreed: metrics.policy_trial_decisions(K::KIND, false),
+            faults: metrics.policy_trial_faults(K::KIND),
+        };
         Self {
+            counters,
             version,
             stage,
             decisions: AtomicU64::new(0),
@@ -163,7 +178,7 @@ impl<K: Recorded> Beside<K> {
                     instance,
                 }),
                 Err(_) => {
-                    staged.faults.fetch_add(1, Ordering::Relaxed);
+                    staged.failed();
                     None
                 }
             };
@@ -179,15 +194,16 @@ impl<K: Recorded> Beside<K> {
             .instance
             .decide(now, state, questions, text, &mut self.answers);
         if asked.is_err() {
-            staged.faults.fetch_add(1, Ordering::Relaxed);
+            staged.failed();
             return None;
         }
         staged
             .decisions
             .fetch_add(questions.len() as u64, Ordering::Relaxed);
-        let mut replaced = Vec::new();
+        let (mut replaced, mut differ) = (Vec::new(), 0);
         for (index, candidate) in self.answers.iter().enumerate() {
             if decisions[index] != *candidate {
+                differ += 1;
                 staged.disagrees(batch, index, &decisions[index], candidate, symbols);
             }
             if staged.stage.mode.decides(key_hash::<K>(batch, index)) {
@@ -198,11 +214,19 @@ impl<K: Recorded> Beside<K> {
         staged
             .decided
             .fetch_add(replaced.len() as u64, Ordering::Relaxed);
+        let agreed = (questions.len() as u64).saturating_sub(differ);
+        staged.counters.agreed.inc_by(agreed);
+        staged.counters.disagreed.inc_by(differ);
         (!replaced.is_empty()).then(|| (Arc::clone(staged.version.info()), replaced))
     }
 }
 
 impl<K: Recorded> Staged<K> {
+    fn failed(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        self.counters.faults.inc();
+    }
+
     fn disagrees(
         &self,
         batch: &Batch<'_, K>,

@@ -76,10 +76,24 @@ impl Policies {
 /// How the policy in use does, and why it is in use if nobody chose it.
 fn doing(status: &Value) -> Vec<String> {
     let slot = &status["slot"];
+    let budget = &slot["budget"];
     let mut lines = vec![format!(
-        "{} decisions, {} failures",
-        slot["decisions"], slot["failures"]
+        "{} decisions, {} failures; {} of {} forgiven in {} ms are spent",
+        slot["decisions"],
+        slot["failures"],
+        budget["failures_recent"],
+        budget["failures_max"],
+        budget["failures_window_ms"]
     )];
+    if let (Some(ms), Some(bytes)) = (
+        budget["call_ms_max"].as_u64(),
+        budget["memory_bytes_max"].as_u64(),
+    ) {
+        lines.push(format!(
+            "a call may take {ms} ms, an instance {} KiB",
+            bytes / 1_024
+        ));
+    }
     if let Some(fault) = slot["fallback"]["fault"].as_str() {
         let from = &slot["fallback"]["from"];
         let text = |name: &str| from[name].as_str().unwrap_or_default().to_owned();
