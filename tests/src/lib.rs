@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod bus;
+pub mod desk;
 pub mod grpc;
 pub mod http;
 pub mod policies;

@@ -29,12 +29,11 @@ use oona::store::{
 use oona_core::Timestamp;
 use oona_core::entry::{Entry, EntryId, Fields};
 use oona_core::policy::{Kind, NonceSeen};
-use oona_tests::binary::PATIENCE;
+use oona_tests::desk::until;
 use oona_tests::policies::{directory, policy};
 use oona_wasm::{Engine, EngineConfig};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Compiled once for all hosts of this test.
@@ -249,18 +248,6 @@ impl Drop for Replica {
     fn drop(&mut self) {
         self.following.abort();
     }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let mut tick = interval(Duration::from_millis(5));
-    let waited = async {
-        while !holds() {
-            tick.tick().await;
-        }
-    };
-    timeout(PATIENCE, waited)
-        .await
-        .unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// One activation with a death at its `at`th operation. False if it had fewer.

@@ -1,176 +1,17 @@
 //! A candidate on live traffic: compared, counted, promoted and taken back; and on recorded traffic.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use oona::bus::{Bus, BusConfig, BusTasks, Draft, Foundation};
-use oona::clock;
-use oona::decisions::DecisionLog;
-use oona::gates::{Gate, Status, Trust};
-use oona::metrics::Metrics;
-use oona::policies::{Policies, PolicyOptions, StageStatus};
-use oona::registry::{
-    Author, Outcome, Proposal, Registry, RegistryError, RegistryOptions, Use, Wanted, begin,
-};
+use oona::gates::{Gate, Status};
+use oona::registry::{RegistryError, Use};
 use oona::replay;
-use oona::store::Store;
-use oona::store::memory::MemoryStore;
 use oona_core::policy::Kind;
 use oona_core::registry::Action;
 use oona_core::stage::{StageMode, Thresholds};
-use oona_tests::binary::PATIENCE;
-use oona_tests::policies::{directory, policy};
-use oona_wasm::{Engine, EngineConfig};
-use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout};
-use tokio_util::sync::CancellationToken;
-
-/// A bus in memory, with the shipped routing policy out of its registry.
-struct Desk {
-    bus: Bus,
-    _tasks: BusTasks,
-    registry: Registry,
-    following: JoinHandle<()>,
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        self.following.abort();
-    }
-}
-
-impl Desk {
-    async fn new() -> Self {
-        let config = EngineConfig {
-            cache_directory: Some(directory().with_file_name("policies-compiled")),
-            ..EngineConfig::default()
-        };
-        let metrics = Arc::new(Metrics::new());
-        let bus = BusConfig::default();
-        let mut options =
-            PolicyOptions::new(bus.streams.clone(), Arc::clone(&metrics), clock::system());
-        options.engine = Some(Engine::new(config).unwrap());
-        options.decisions = DecisionLog::in_memory(1);
-        let policies = Policies::new(&options);
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock::system()));
-        let options = RegistryOptions {
-            host: "desk".to_owned(),
-            trust: Trust {
-                allow_unsigned: true,
-                ..Trust::default()
-            },
-            cache: None,
-            poll: Duration::from_millis(20),
-        };
-        let registry = Registry::new(
-            Arc::clone(&store),
-            policies.clone(),
-            options,
-            clock::system(),
-        );
-        let follower = begin(registry.clone()).await;
-        let following = tokio::spawn(follower.run(CancellationToken::new()));
-        let foundation = Foundation {
-            store,
-            keyring: None,
-            policies,
-            metrics,
-        };
-        let (bus, tasks) = Bus::start(bus, foundation, clock::system());
-        let desk = Self {
-            bus,
-            _tasks: tasks,
-            registry,
-            following,
-        };
-        desk.propose("routing", "{}", Use::Active).await.unwrap();
-        desk
-    }
-
-    async fn propose(
-        &self,
-        name: &str,
-        config: &str,
-        usage: Use,
-    ) -> Result<Outcome, RegistryError> {
-        let proposal = proposal(name, config, &[]);
-        self.registry.propose(proposal, usage, &author()).await
-    }
-
-    /// Publishes reports of an origin, each with a key of its own; answers which streams they went to.
-    async fn publish(
-        &self,
-        origin: &str,
-        keys: impl Iterator<Item = String>,
-    ) -> Vec<(String, String)> {
-        let mut landed = Vec::new();
-        for key in keys {
-            let draft = Draft {
-                message_type: 3,
-                key: key.clone(),
-                attributes: [("origin".to_owned(), origin.to_owned())].into(),
-                payload: "report".into(),
-                ..Draft::default()
-            };
-            let outcome = self.bus.publish(draft).await;
-            let oona_core::outcome::Outcome::Accepted { stream, .. } = outcome else {
-                panic!("{outcome:?}");
-            };
-            landed.push((key, stream.to_string()));
-        }
-        landed
-    }
-
-    fn tried(&self) -> Option<StageStatus> {
-        self.bus.policies().staged(Kind::Routing)
-    }
-
-    fn in_use(&self) -> String {
-        self.bus.policies().list()[0].slot.version.name.clone()
-    }
-
-    /// What the last change of the list did, and why.
-    fn last_change(&self) -> (Action, String) {
-        let (numbered, _) = self.registry.history(None, 1).pop().unwrap();
-        (numbered.change.action, numbered.change.message)
-    }
-}
-
-fn proposal(name: &str, config: &str, forced: &[Gate]) -> Proposal {
-    Proposal {
-        wanted: Wanted::Component(policy(name).into(), Vec::new()),
-        kind: Some(Kind::Routing),
-        config: Some(config.to_owned()),
-        forced: forced.to_vec(),
-        dry_run: false,
-    }
-}
-
-fn author() -> Author {
-    Author {
-        by: "ada".to_owned(),
-        message: "to see".to_owned(),
-    }
-}
-
-fn keys(count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(|number| format!("key-{number}"))
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let mut tick = interval(Duration::from_millis(5));
-    let waited = async {
-        while !holds() {
-            tick.tick().await;
-        }
-    };
-    timeout(PATIENCE, waited)
-        .await
-        .unwrap_or_else(|_| panic!("never: {what}"));
-}
+use oona_tests::desk::{Desk, author, keys, proposal, until};
+use oona_tests::policies::policy;
 
 /// It answers one batch and traps at the next: so it starts, and passes for a policy.
 const TRAPS: &str = r#"{"mode": "trap", "after": 1}"#;
@@ -323,7 +164,7 @@ async fn a_candidate_that_disagrees_or_fails_is_taken_back_by_itself() {
     assert_eq!(desk.in_use(), "routing");
 
     let canary = Use::Staged(StageMode::Canary { per_mille: 1_000 }, PATIENT);
-    let forced = proposal("hostile", TRAPS, &[Gate::Trial]);
+    let forced = proposal("hostile", TRAPS, &[Gate::Laws, Gate::Trial]);
     desk.registry
         .propose(forced, canary, &author())
         .await
@@ -344,8 +185,10 @@ async fn a_candidate_that_disagrees_or_fails_is_taken_back_by_itself() {
 async fn what_fails_on_the_last_messages_does_not_pass_unless_it_is_forced() {
     let desk = Desk::new().await;
     desk.publish("edge", keys(40)).await;
+    let past_the_laws = proposal("hostile", TRAPS, &[Gate::Laws]);
     let refused = desk
-        .propose("hostile", TRAPS, Use::Active)
+        .registry
+        .propose(past_the_laws, Use::Active, &author())
         .await
         .unwrap_err();
     let RegistryError::Refused(refused) = refused else {
@@ -370,7 +213,7 @@ async fn what_fails_on_the_last_messages_does_not_pass_unless_it_is_forced() {
     assert_eq!(status(Gate::Trial), Status::Failed);
     assert_eq!(desk.in_use(), "routing");
 
-    let forced = proposal("hostile", TRAPS, &[Gate::Trial]);
+    let forced = proposal("hostile", TRAPS, &[Gate::Laws, Gate::Trial]);
     let outcome = desk
         .registry
         .propose(forced, Use::Active, &author())
@@ -386,7 +229,7 @@ async fn what_fails_on_the_last_messages_does_not_pass_unless_it_is_forced() {
     let Action::Activate { forced, .. } = action else {
         panic!("{action:?}")
     };
-    assert_eq!(forced, ["trial"]);
+    assert_eq!(forced, ["laws", "trial"]);
 
     // Its failures cost no message, and take it out; that is written down.
     let landed = desk.publish("centre", keys(20)).await;
@@ -420,9 +263,9 @@ async fn recorded_decisions_can_be_replayed() {
         .collect();
     let replayed = |name| {
         let artifact = policies.load(None, &policy(name)).unwrap();
-        let seen = std::sync::atomic::AtomicU64::new(0);
+        let seen = AtomicU64::new(0);
         let count = |done| {
-            seen.fetch_add(done, std::sync::atomic::Ordering::Relaxed);
+            seen.fetch_add(done, Ordering::Relaxed);
         };
         let replayed = replay::replay(&artifact, "{}", policies.names(), &records, &count).unwrap();
         assert_eq!(seen.into_inner(), 100);
@@ -445,11 +288,9 @@ async fn recorded_decisions_can_be_replayed() {
         .collect();
     assert_eq!(loads, [("oona.normal", 100, 70), ("oona.telemetry", 0, 30)]);
 
-    // Every other kind of record, asked of the policy that made it.
-    for kind in [Kind::Backpressure] {
-        let records = policies.decisions().last(kind, 1_000);
-        let artifact = policies.load(Some(kind), &policy(kind.name())).unwrap();
-        let same = replay::replay(&artifact, "{}", policies.names(), &records, &|_| {}).unwrap();
-        assert_eq!((same.decisions, same.changed), (100, 0), "{kind}: {same:?}");
-    }
+    // Of another kind, with its state.
+    let records = policies.decisions().last(Kind::Backpressure, 1_000);
+    let artifact = policies.load(None, &policy("backpressure")).unwrap();
+    let same = replay::replay(&artifact, "{}", policies.names(), &records, &|_| {}).unwrap();
+    assert_eq!((same.decisions, same.changed), (100, 0), "{same:?}");
 }

@@ -239,8 +239,6 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
     use super::*;
 
     fn recorded(kind: Kind, at_ms: u64) -> Recorded {

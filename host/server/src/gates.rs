@@ -18,12 +18,16 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::chain::chain;
+use crate::laws::{self, LawOptions};
 use crate::policies::{ActivateError, Policies};
 use crate::replay::{self, Replayed};
 use crate::signature::{SignatureFile, TrustedKeys, hex};
 
 /// On how many of the last decisions a candidate is tried.
 pub const TRIAL_DECISIONS: usize = 1_000;
+
+/// On how many generated inputs each law is tried.
+pub const LAW_RUNS: u32 = 100;
 
 /// Why a policy without a signature is refused, and what to do.
 const UNSIGNED: &str = "the policy is not signed and policies.allow_unsigned is false; \
@@ -41,17 +45,20 @@ pub enum Gate {
     Config,
     /// It starts, takes its configuration, and answers plain questions.
     Start,
+    /// It keeps the laws of its kind.
+    Laws,
     /// It does not fail on what the bus has decided on last.
     Trial,
 }
 
 impl Gate {
     /// All gates, in their order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Component,
         Self::Signature,
         Self::Config,
         Self::Start,
+        Self::Laws,
         Self::Trial,
     ];
 
@@ -63,6 +70,7 @@ impl Gate {
             Self::Signature => "signature",
             Self::Config => "config",
             Self::Start => "start",
+            Self::Laws => "laws",
             Self::Trial => "trial",
         }
     }
@@ -70,7 +78,7 @@ impl Gate {
     /// Whether an operator may let a candidate through that does not pass.
     #[must_use]
     pub const fn can_be_forced(self) -> bool {
-        matches!(self, Self::Trial)
+        matches!(self, Self::Laws | Self::Trial)
     }
 }
 
@@ -272,6 +280,7 @@ pub fn pass(
             policies.try_out(artifact, &config)?;
             Ok(((), "it starts and answers".to_owned()))
         });
+        course.run(Gate::Laws, || laws(policies, artifact, &config));
         course.run(Gate::Trial, || trial(policies, artifact, &config));
     }
     course.skip_the_rest();
@@ -345,6 +354,31 @@ impl Course<'_> {
             detail: "an earlier gate was not passed".to_owned(),
             took_us: 0,
         }));
+    }
+}
+
+/// Tries the laws of its kind, on fewer inputs than its author should have.
+fn laws(policies: &Policies, artifact: &Artifact, config: &str) -> Found<()> {
+    let options = LawOptions {
+        runs: LAW_RUNS,
+        ..LawOptions::default()
+    };
+    let report = laws::check(artifact, config, policies.names(), &options);
+    let report = report.map_err(|error| Refusal::Policy(error.into()))?;
+    let count = report.laws.len();
+    match report
+        .laws
+        .into_iter()
+        .find_map(|law| Some((law.broken?, law.name, law.says)))
+    {
+        Some((broken, name, says)) => Err(Refusal::Gate {
+            gate: Gate::Laws,
+            detail: format!("it breaks `{name}` ({says}): {}", broken.what),
+        }),
+        None => Ok((
+            (),
+            format!("it keeps {count} laws on {LAW_RUNS} inputs each"),
+        )),
     }
 }
 

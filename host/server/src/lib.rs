@@ -7,6 +7,7 @@
 pub mod access;
 pub mod bench;
 pub mod bus;
+pub mod cases;
 pub mod chain;
 pub mod cli;
 pub mod clock;
@@ -18,6 +19,7 @@ pub mod gates;
 pub mod grpc;
 pub mod host;
 pub mod http;
+pub mod laws;
 pub mod metrics;
 pub mod native;
 pub mod policies;

@@ -5,41 +5,42 @@
 //! the number of instances does not grow with the number of subscribers.
 
 mod ask;
+mod builtin;
 mod candidate;
 mod error;
+mod schema;
+mod seat;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwapOption;
-use jsonschema::ValidationError;
-use jsonschema::error::ValidationErrorKind;
 use oona_core::Timestamp;
 use oona_core::budget::BudgetConfig;
 use oona_core::policy::{self, Kind};
 use oona_core::stage::Stage;
 use oona_core::symbols::Symbol;
-use oona_wasm::{
-    Activation, Artifact, Engine, Event, EventSink, Names, Native, Slot, SlotStatus, SymbolTable,
-    Version,
-};
+use oona_wasm::{Activation, Artifact, Engine, Names, SlotStatus, SymbolTable};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use self::ask::Asking;
 pub use self::ask::{Asker, Pool};
+use self::builtin::built_in;
+pub use self::builtin::check_native;
 pub use self::candidate::{Example, Pair, StageStatus};
-use self::candidate::{Place, Staged};
 pub use self::error::ActivateError;
+use self::schema::validate;
+pub use self::seat::FellBack;
+use self::seat::{Fallbacks, Mix, Seat, seat};
 use crate::bus::Streams;
 use crate::clock::Clock;
 use crate::decisions::DecisionLog;
 use crate::explain::Explained;
 use crate::metrics::Metrics;
-use crate::native::{self, NativeError};
-use crate::record::{Message, RecordError, Recorded, State, Texts};
+use crate::native;
+use crate::record::{Message, RecordError, State};
 use crate::signature::hex;
 
 /// What policies stand on.
@@ -132,45 +133,6 @@ struct Inner {
 
 /// How many compiled policies are held.
 const LOADED_MAX: usize = 16;
-
-/// A version that was taken out since it failed too often.
-#[derive(Clone, Debug)]
-pub struct FellBack {
-    /// The kind.
-    pub kind: Kind,
-    /// The version.
-    pub from: String,
-    /// What decides instead.
-    pub to: String,
-    /// The last of its failures.
-    pub fault: String,
-}
-
-type Fallbacks = Arc<Mutex<VecDeque<FellBack>>>;
-
-/// How many of them are held until somebody asks.
-const FALLBACKS_MAX: usize = 64;
-
-/// One kind's place.
-struct Seat<K: Recorded> {
-    slot: Slot<K>,
-    /// The configuration that the next version gets unless it is given another.
-    config: Mutex<Value>,
-    /// What was in use before the registry first said something: what can be gone back to.
-    base: Mutex<Option<Base<K>>>,
-    candidate: Place<K>,
-    mix: Mix,
-}
-
-/// How often each reason was given since the registry last changed something.
-pub(super) type Mix = Arc<Mutex<HashMap<Symbol, u64>>>;
-
-/// What a host was started with.
-struct Base<K> {
-    /// Without one, the native build.
-    version: Option<Arc<Version<K>>>,
-    config: Value,
-}
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -360,8 +322,7 @@ impl Policies {
     ///
     /// If it does not fit, or is no JSON.
     pub fn check_config(&self, artifact: &Artifact, config: &str) -> Result<(), ActivateError> {
-        let config = serde_json::from_str(config)?;
-        validate(artifact.kind(), artifact.config_schema(), &config)
+        check_against(artifact, &serde_json::from_str(config)?)
     }
 
     /// Starts a policy, and asks it plain questions, as before an activation.
@@ -518,60 +479,13 @@ impl Policies {
     }
 }
 
-/// The native build of a shipped policy: with the configuration of its kind, or, if that is one of
-/// another policy, with what makes it work on the streams of this bus.
-fn built_in<K: Recorded>(
-    build: fn(&str, &Names) -> Result<Native<K>, NativeError>,
-    options: &PolicyOptions,
-    names: &Names,
-) -> Native<K> {
-    let built = build(&native_config(options, K::KIND), names);
-    built
-        .or_else(|_| build(&native_base(options, K::KIND).to_string(), names))
-        .unwrap_or_else(|error| {
-            unreachable!("a shipped policy runs on the streams of any bus: {error}")
-        })
-}
-
-/// What the native build of a kind is configured with: the configuration of its kind, over what
-/// makes it work on the streams of this bus.
-fn native_config(options: &PolicyOptions, kind: Kind) -> String {
-    let mut merged = native_base(options, kind)
-        .as_object()
-        .cloned()
-        .unwrap_or_default();
-    merged.extend(
-        options
-            .config(kind)
-            .as_object()
-            .cloned()
-            .unwrap_or_default(),
-    );
-    Value::Object(merged).to_string()
-}
-
-fn native_base(options: &PolicyOptions, kind: Kind) -> Value {
-    match kind {
-        Kind::Routing => json!({ "streams": shipped_streams(&options.streams) }),
-        _ => json!({}),
-    }
-}
-
-/// The streams of the shipped routing policy, as far as the bus has them.
-fn shipped_streams(streams: &Streams) -> Value {
-    let own = |name: &str| {
-        let known = streams.destinations().any(|stream| &**stream == name);
-        known.then(|| name.to_owned())
-    };
-    json!({
-        "normal": &*streams.normal,
-        "emergency": &*streams.emergency,
-        "telemetry": own("oona.telemetry"),
-        "policy": own("oona.policy"),
-        "kernels_requests": own("oona.kernels.requests"),
-        "kernels_ready": own("oona.kernels.ready"),
-        "kernels_errors": own("oona.kernels.errors"),
-    })
+/// Holds a configuration against the schema of a policy.
+///
+/// # Errors
+///
+/// If it does not fit.
+pub fn check_against(artifact: &Artifact, config: &Value) -> Result<(), ActivateError> {
+    validate(artifact.kind(), artifact.config_schema(), config)
 }
 
 /// Tells what every policy may use.
@@ -588,244 +502,4 @@ fn budgets(options: &PolicyOptions) {
             set("memory_bytes", bounds.memory_bytes_max as u64);
         }
     }
-}
-
-fn seat<K: Recorded>(options: &PolicyOptions, fallbacks: &Fallbacks, native: Native<K>) -> Seat<K> {
-    let now = (options.clock)();
-    let events = events(Arc::clone(&options.metrics), Arc::clone(fallbacks), K::KIND);
-    Seat {
-        slot: Slot::new(native, options.budget, events, now),
-        config: Mutex::new(options.config(K::KIND).clone()),
-        base: Mutex::default(),
-        candidate: Arc::new(ArcSwapOption::empty()),
-        mix: Mix::default(),
-    }
-}
-
-impl<K: Recorded> Seat<K> {
-    fn status(&self, now: Timestamp) -> PolicyStatus {
-        let config = crate::sync::lock(&self.config).clone();
-        PolicyStatus {
-            kind: K::KIND,
-            slot: self.slot.status(now),
-            config,
-            candidate: self.candidate.load().as_ref().map(|staged| staged.status()),
-        }
-    }
-
-    fn asker(&self, asking: &Asking) -> Asker<K> {
-        Asker::new(
-            self.slot.worker(),
-            Arc::clone(&self.candidate),
-            Arc::clone(&self.mix),
-            asking.clone(),
-        )
-    }
-
-    fn activate(
-        &self,
-        inner: &Inner,
-        artifact: &Artifact,
-        config: Option<Value>,
-    ) -> Result<Activation, ActivateError> {
-        let config = config.unwrap_or_else(|| crate::sync::lock(&self.config).clone());
-        let version = self.version(inner, artifact, &config)?;
-        let activation = self.slot.activate(&version, (inner.clock)())?;
-        Ok(self.activated(inner, activation, config))
-    }
-
-    fn version(
-        &self,
-        inner: &Inner,
-        artifact: &Artifact,
-        config: &Value,
-    ) -> Result<Arc<Version<K>>, ActivateError> {
-        validate(artifact.kind(), artifact.config_schema(), config)?;
-        Ok(Version::new(
-            artifact,
-            &config.to_string(),
-            inner.names.clone(),
-        )?)
-    }
-
-    fn try_out(
-        &self,
-        inner: &Inner,
-        artifact: &Artifact,
-        config: &str,
-    ) -> Result<(), ActivateError> {
-        let version = Version::<K>::new(artifact, config, inner.names.clone())?;
-        Ok(version.try_out((inner.clock)())?)
-    }
-
-    fn activated(&self, inner: &Inner, activation: Activation, config: Value) -> Activation {
-        *crate::sync::lock(&self.config) = config;
-        let generation = i64::try_from(activation.generation).unwrap_or(i64::MAX);
-        inner
-            .asking
-            .metrics
-            .policy_generation(K::KIND)
-            .set(generation);
-        activation
-    }
-
-    fn explain(
-        &self,
-        message: &Message,
-        state: &State,
-        now: Timestamp,
-        symbols: &SymbolTable,
-    ) -> Result<Explained, RecordError> {
-        let (whole, question) = K::question(message, state, now, symbols)?;
-        let mut decisions = Vec::with_capacity(1);
-        let text = Texts::one(message);
-        let mut worker = self.slot.worker();
-        let answer = worker.decide(now, &whole, &[question], &text, &mut decisions);
-        Ok(Explained {
-            kind: K::KIND,
-            policy: answer.by.name.clone(),
-            version: answer.by.version.clone(),
-            digest: answer.by.digest_short().to_owned(),
-            state: K::state(&whole, &question, symbols),
-            decision: <K as Recorded>::decision(&decisions[0], symbols),
-        })
-    }
-
-    /// Whatever is in use when the registry first says something is what it was started with.
-    fn remember_base(&self) {
-        let mut base = crate::sync::lock(&self.base);
-        base.get_or_insert_with(|| Base {
-            version: self.slot.current(),
-            config: crate::sync::lock(&self.config).clone(),
-        });
-    }
-
-    fn return_to_base(
-        &self,
-        inner: &Inner,
-        config: Option<Value>,
-    ) -> Result<Activation, ActivateError> {
-        let base = crate::sync::lock(&self.base);
-        let version = base.as_ref().and_then(|base| base.version.clone());
-        let of_base = base
-            .as_ref()
-            .map_or(Value::Null, |base| base.config.clone());
-        drop(base);
-        let now = (inner.clock)();
-        let Some(version) = version else {
-            return match config {
-                Some(config) if config != of_base => Err(ActivateError::BuiltIn),
-                _ => Ok(self.activated(inner, self.slot.reset(now), of_base)),
-            };
-        };
-        let config = config.unwrap_or(of_base);
-        let version = self.version(inner, version.artifact(), &config)?;
-        let activation = self.slot.activate(&version, now)?;
-        Ok(self.activated(inner, activation, config))
-    }
-
-    fn stage(&self, inner: &Inner, artifact: &Artifact, stage: Stage) -> Result<(), ActivateError> {
-        let config = match &stage.choice.config {
-            Some(config) => serde_json::from_str(config)?,
-            None => crate::sync::lock(&self.config).clone(),
-        };
-        let version = self.version(inner, artifact, &config)?;
-        // It must start; who asks it starts instances of his own.
-        drop(version.instance()?);
-        self.candidate.store(Some(Arc::new(Staged::new(
-            version,
-            stage,
-            &inner.asking.metrics,
-        ))));
-        Ok(())
-    }
-}
-
-/// Whether the native build of a kind takes the configuration of that kind. [`Policies::new`] passes
-/// over a configuration that it does not take, since that may be one of a component's.
-///
-/// # Errors
-///
-/// If the schema of the shipped policy refuses it, or the policy itself.
-pub fn check_native(options: &PolicyOptions, kind: Kind) -> Result<(), ActivateError> {
-    validate(kind, native::config_schema(kind), options.config(kind))?;
-    let symbols = SymbolTable::default();
-    let known = options
-        .streams
-        .destinations()
-        .map(|stream| symbols.intern(stream));
-    let names = Names {
-        streams: Arc::new(known.collect()),
-        symbols: symbols.clone(),
-    };
-    let built = match kind {
-        Kind::Routing => native::routing(&native_config(options, kind), &names).map(drop),
-        Kind::Backpressure => native::backpressure(&native_config(options, kind), &names).map(drop),
-        Kind::Freshness => native::freshness(&native_config(options, kind), &names).map(drop),
-        Kind::DeadLetter => native::dead_letter(&native_config(options, kind), &names).map(drop),
-    };
-    let refused = |error: NativeError| ActivateError::Config {
-        kind,
-        pointer: String::new(),
-        problem: crate::chain::chain(&error),
-    };
-    built.map_err(refused)
-}
-
-/// Holds a configuration against the schema that the policy declares.
-fn validate(kind: Kind, schema: &str, config: &Value) -> Result<(), ActivateError> {
-    let schema = serde_json::from_str(schema);
-    let schema: Value = schema.map_err(|error| ActivateError::Schema(error.to_string()))?;
-    let validator = jsonschema::validator_for(&schema);
-    let validator = validator.map_err(|error| ActivateError::Schema(error.to_string()))?;
-    validator
-        .validate(config)
-        .map_err(|error| ActivateError::Config {
-            kind,
-            pointer: pointer(&error),
-            problem: error.to_string(),
-        })
-}
-
-/// The place that an error is about: of a key that should not be there, the key itself.
-fn pointer(error: &ValidationError<'_>) -> String {
-    let place = error.instance_path();
-    match error.kind() {
-        ValidationErrorKind::AdditionalProperties { unexpected } => {
-            format!("{place}/{}", unexpected.first().map_or("", String::as_str))
-        }
-        _ => place.to_string(),
-    }
-}
-
-/// Tells logs and counters what happens in a slot.
-fn events(metrics: Arc<Metrics>, fallbacks: Fallbacks, kind: Kind) -> EventSink {
-    Arc::new(move |event| match event {
-        Event::Failed {
-            version,
-            answered_by,
-            fault,
-        } => {
-            metrics
-                .policy_failures(kind, &version.version, fault.name())
-                .inc();
-            tracing::warn!(%kind, %version, %answered_by, %fault, "a policy failed");
-        }
-        Event::FellBack { from, to, fault } => {
-            metrics.policy_fallbacks(kind).inc();
-            let mut held = crate::sync::lock(&fallbacks);
-            if held.len() < FALLBACKS_MAX {
-                held.push_back(FellBack {
-                    kind,
-                    from: from.to_string(),
-                    to: to.to_string(),
-                    fault: fault.to_string(),
-                });
-            }
-            drop(held);
-            tracing::error!(%kind, %from, %to, %fault, "a policy failed too often and was taken out");
-        }
-        // Whoever activates hears the outcome, and logs it.
-        _ => {}
-    })
 }

@@ -9,6 +9,7 @@
 
 mod cache;
 mod follow;
+mod proposal;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,18 +22,20 @@ use oona_core::policy::Kind;
 use oona_core::registry::{
     Action, Activation, Artifact, Change, Choice, Registry as State, Revision, Signature,
 };
-use oona_core::stage::{Stage, StageMode, Thresholds};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::gates::{self, Candidate, Gate, GateReport, Passage, Refusal, Trust};
+use crate::gates::{self, Candidate, Passage, Refusal, Trust};
 use crate::policies::{ActivationReport, Policies};
 use crate::store::{Append, Store, StoreError, StreamName};
 use crate::sync::lock;
 
 pub use self::follow::{Follower, begin};
+pub use self::proposal::{
+    Author, Outcome, Proposal, Refused, RegistryError, Standing, Use, Wanted,
+};
 
 /// The stream that holds the list of changes.
 pub const LIST: &str = "oona.registry";
@@ -116,93 +119,6 @@ impl std::fmt::Debug for Registry {
             lock(&self.0.followed).state.revision()
         )
     }
-}
-
-/// Which version somebody means.
-#[derive(Clone, Debug)]
-pub enum Wanted {
-    /// This component.
-    Component(Bytes, Vec<Signature>),
-    /// The artifact with this digest, or the only one whose digest begins so.
-    Digest(String),
-    /// The one in use, of this kind: for another configuration.
-    InUse(Kind),
-}
-
-/// Who asks, and why.
-#[derive(Clone, Debug, Default)]
-pub struct Author {
-    /// Who.
-    pub by: String,
-    /// Why, in his words.
-    pub message: String,
-}
-
-/// How a version is to be used.
-#[derive(Clone, Copy, Debug)]
-pub enum Use {
-    /// It decides.
-    Active,
-    /// It is tried beside the one that decides.
-    Staged(StageMode, Thresholds),
-}
-
-/// What somebody wants in use.
-#[derive(Clone, Debug)]
-pub struct Proposal {
-    /// Which version.
-    pub wanted: Wanted,
-    /// The kind that it must be of.
-    pub kind: Option<Kind>,
-    /// Its configuration; that of the version in use without one.
-    pub config: Option<String>,
-    /// Gates that it may fail.
-    pub forced: Vec<Gate>,
-    /// Whether to stop after the gates.
-    pub dry_run: bool,
-}
-
-/// What came of a proposal.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// How it did at each gate.
-    pub gates: Vec<GateReport>,
-    /// The artifact.
-    pub artifact: Artifact,
-    /// The number of the change; none after a dry run.
-    pub revision: Option<Revision>,
-    /// What came of it on this host; none after a dry run, and of a trial.
-    pub activation: Option<ActivationReport>,
-}
-
-/// Why the registry did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// A gate was not passed. Nothing was changed.
-    #[error(transparent)]
-    Refused(#[from] Box<Refused>),
-    /// The store does not take part. What was asked may have been done if it was under way.
-    #[error("the registry cannot be reached; nothing that is in use has changed")]
-    Store(#[from] StoreError),
-    /// There is nothing of that sort.
-    #[error("{0}")]
-    Unknown(String),
-    /// The list has the change, and this host could not follow it.
-    #[error("the change is in the registry, but this host does not follow it: {0}")]
-    NotFollowed(String),
-    /// A task of this host ended where it should not have.
-    #[error("the gates were not finished: {0}")]
-    Broken(String),
-}
-
-/// A proposal that did not pass.
-#[derive(Debug, thiserror::Error)]
-#[error("{refusal}")]
-pub struct Refused {
-    /// Why: the first gate that it failed.
-    pub refusal: Refusal,
-    /// Each gate.
-    pub gates: Vec<GateReport>,
 }
 
 impl Registry {
@@ -661,19 +577,6 @@ impl Registry {
         .await;
         matches!(followed, Ok(Ok(_)))
     }
-}
-
-/// What the registry says of a kind.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Standing {
-    /// The activation in use; none if the registry says nothing.
-    pub active: Option<Activation>,
-    /// What is tried.
-    pub stage: Option<Stage>,
-    /// The last activation that this host has acted upon.
-    pub followed: Option<Revision>,
-    /// Why this host does not follow it, if it does not.
-    pub refused: Option<String>,
 }
 
 fn list() -> StreamName {

@@ -258,7 +258,7 @@ impl Tally {
                 examples,
             });
         let mut pairs: Vec<_> = pairs.collect();
-        pairs.sort_by(|one, other| other.count.cmp(&one.count));
+        pairs.sort_by_key(|pair| std::cmp::Reverse(pair.count));
         let streams = self.streams.into_iter();
         Replayed {
             decisions: self.decisions,

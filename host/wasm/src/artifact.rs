@@ -43,6 +43,7 @@ struct Inner {
     functions: Functions,
     kind: Kind,
     digest: String,
+    imports: Vec<String>,
     description: Description,
 }
 
@@ -117,7 +118,7 @@ impl Artifact {
         component: &Component,
         bytes: &[u8],
     ) -> Result<Self, LoadError> {
-        check_imports(engine, component)?;
+        let imports = check_imports(engine, component)?;
         let pre = engine.linker().instantiate_pre(component);
         let pre = pre.map_err(|error| LoadError::WrongImport(format!("{error:#}")))?;
         let functions = Functions::find(component, kind)?;
@@ -131,6 +132,7 @@ impl Artifact {
                 functions,
                 kind,
                 digest,
+                imports,
                 description,
             }),
         })
@@ -164,6 +166,12 @@ impl Artifact {
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.inner.digest
+    }
+
+    /// What it imports, by name: nothing but what its world has.
+    #[must_use]
+    pub fn imports(&self) -> Vec<String> {
+        self.inner.imports.clone()
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -288,17 +296,18 @@ fn listed(names: &[&str]) -> String {
 }
 
 /// A world's types are imports too, but they bring nothing in.
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+fn check_imports(engine: &Engine, component: &Component) -> Result<Vec<String>, LoadError> {
     let component = component.component_type();
-    let mut imports = component.imports(engine.wasmtime());
-    let foreign = imports.find(|(name, import)| {
+    let imports = component.imports(engine.wasmtime());
+    let imports: Vec<_> = imports.collect();
+    let foreign = imports.iter().find(|(name, import)| {
         !matches!(import.ty, ComponentItem::Type(_)) && ![HOST, TYPES].contains(name)
     });
     match foreign {
         Some((import, _)) => Err(LoadError::ForeignImport {
-            import: import.to_owned(),
+            import: (*import).to_owned(),
         }),
-        None => Ok(()),
+        None => Ok(imports.iter().map(|(name, _)| (*name).to_owned()).collect()),
     }
 }
 

@@ -60,7 +60,7 @@ async fn explain(args: &Explain) -> Result<u8, Failure> {
     };
     let value: Value = serde_json::from_str(text.trim())
         .map_err(|error| Failure::Usage(format!("{}: {error}", args.file.display())))?;
-    let request = request(value);
+    let request = request(&value);
     let mut admin = args.server.admin().await?;
     let response = admin.explain(request).await;
     let response = response
@@ -82,7 +82,7 @@ async fn explain(args: &Explain) -> Result<u8, Failure> {
 }
 
 /// From whichever form the message is in.
-fn request(value: Value) -> ExplainRequest {
+fn request(value: &Value) -> ExplainRequest {
     if let (Some(kind), Some(_)) = (value["kind"].as_str(), value.get("decision")) {
         // A recorded decision: the policy of its kind is told what it was told then.
         return ExplainRequest {

@@ -1,14 +1,17 @@
 //! `oona policy`: what a platform engineer does with policies.
 
 mod activate;
+mod check;
 mod componentize;
 mod history;
+mod inspect;
 mod keys;
 mod list;
 mod log;
 mod push;
 mod replay;
 mod rollback;
+mod test;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,14 +19,24 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Subcommand;
+use oona_core::policy::Kind;
+use oona_wasm::{Artifact, Engine, EngineConfig};
 use serde::Serialize;
 
 use super::{Failure, client};
+use crate::cases::Cases;
+use crate::chain::chain;
 use crate::proto;
 use crate::signature::SignatureFile;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Tell what a file is: kind, version, digest, imports, configuration
+    Inspect(inspect::Inspect),
+    /// Run a table of cases, in the sandbox and without a bus
+    Test(test::Test),
+    /// Try the laws of its kind on a policy, on generated messages
+    Check(check::Check),
     /// Keep a policy in the registry, where every host finds it
     Push(push::Push),
     /// Put a policy in the place of the one in use, on every host
@@ -61,6 +74,9 @@ pub(super) enum Command {
 /// Runs one of the commands.
 pub(super) fn run(command: Command) -> Result<u8, Failure> {
     match command {
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Push(args) => client::run(push::run(&args)),
         Command::Activate(args) => client::run(activate::activate(&args)),
         Command::Shadow(args) => client::run(activate::shadow(&args)),
@@ -110,6 +126,31 @@ fn signed(path: &Path) -> Result<Which, Failure> {
         signature: signature.signature,
     });
     Ok(Which::File(component, signatures.collect()))
+}
+
+/// A policy in a file, in a sandbox of its own.
+fn load(file: &Path) -> Result<Artifact, Failure> {
+    let engine = Engine::new(EngineConfig::default()).map_err(anyhow::Error::from)?;
+    let artifact = Artifact::load_any(&engine, &read(file)?);
+    let artifact =
+        artifact.map_err(|error| anyhow::anyhow!("{}: {}", file.display(), chain(&error)))?;
+    Ok(artifact)
+}
+
+/// A file of cases about a kind of policy.
+fn cases(file: &Path, kind: Kind) -> Result<Cases, Failure> {
+    let text = read(file)?;
+    let shown = file.display().to_string();
+    let text =
+        String::from_utf8(text).map_err(|_| Failure::Usage(format!("{shown} is no text")))?;
+    let cases = Cases::parse(&shown, &text).map_err(|error| Failure::Usage(error.to_string()))?;
+    if cases.kind != kind {
+        return Err(Failure::Usage(format!(
+            "{shown} is about a {} policy, and this is a {kind} policy",
+            cases.kind
+        )));
+    }
+    Ok(cases)
 }
 
 /// A length of time, such as `500ms`, `30s`, `10m`, `1h` or `7d`, in ms.

@@ -252,7 +252,7 @@ impl proto::admin_server::Admin for Admin {
     ) -> Result<Response<Self::WatchDecisionsStream>, Status> {
         self.who(request.metadata(), Right::ReadPolicies)?;
         let log = self.bus.policies().decisions();
-        Ok(Response::new(watch::decisions(log, request.into_inner())?))
+        Ok(Response::new(watch::decisions(log, request.get_ref())?))
     }
 
     async fn explain(
@@ -260,7 +260,7 @@ impl proto::admin_server::Admin for Admin {
         request: Request<proto::ExplainRequest>,
     ) -> Result<Response<proto::ExplainResponse>, Status> {
         self.who(request.metadata(), Right::ReadPolicies)?;
-        let asked = convert::question(request.into_inner())?;
+        let asked = convert::question(request.get_ref())?;
         let bus = self.bus.clone();
         // Instances are started for it.
         let explained = tokio::task::spawn_blocking(move || explain::explain(&bus, &asked));

@@ -113,7 +113,7 @@ impl<K: Recorded> Staged<K> {
 
     pub(super) fn status(&self) -> StageStatus {
         let mut pairs: Vec<_> = lock(&self.pairs).values().cloned().collect();
-        pairs.sort_by(|one, other| other.count.cmp(&one.count));
+        pairs.sort_by_key(|pair| std::cmp::Reverse(pair.count));
         StageStatus {
             stage: self.stage.clone(),
             version: Arc::clone(self.version.info()),

@@ -109,7 +109,7 @@ fn doing(status: &Value) -> Vec<String> {
         registry["followed"].as_u64(),
     ) {
         (Some(said), Some(followed)) if said == followed => {
-            lines.push(format!("revision {said} of the registry"))
+            lines.push(format!("revision {said} of the registry"));
         }
         (Some(said), _) => lines.push(format!(
             "revision {said} of the registry, which this host has yet to follow"

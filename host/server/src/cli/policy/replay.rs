@@ -10,13 +10,13 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use oona_core::policy::Kind;
-use oona_wasm::{Artifact, Engine, EngineConfig, Names, SymbolTable};
+use oona_wasm::Names;
 
 use super::super::client::{self, Server};
 use super::super::output::{self, Output};
 use super::super::{EXIT_FAILED, EXIT_OK, Failure};
-use super::{config, read};
-use crate::bus::Streams;
+use super::{config, load};
+use crate::cases;
 use crate::chain::chain;
 use crate::decisions::{self, HELD_MAX, Recorded};
 use crate::proto::WatchDecisionsRequest;
@@ -60,10 +60,7 @@ pub(in crate::cli) struct Replay {
 }
 
 pub(super) fn run(args: &Replay) -> Result<u8, Failure> {
-    let engine = Engine::new(EngineConfig::default()).map_err(anyhow::Error::from)?;
-    let artifact = Artifact::load_any(&engine, &read(&args.file)?);
-    let artifact =
-        artifact.map_err(|error| anyhow::anyhow!("{}: {}", args.file.display(), chain(&error)))?;
+    let artifact = load(&args.file)?;
     let config = args
         .config
         .as_deref()
@@ -110,25 +107,11 @@ fn bar(length: u64, what: &'static str) -> ProgressBar {
 
 /// The streams of every bus by default, and those that are on record.
 fn names(records: &[Arc<Recorded>]) -> Names {
-    let symbols = SymbolTable::default();
-    let usual = Streams::default();
-    let mut streams: std::collections::BTreeSet<_> = usual
-        .destinations()
-        .map(|stream| symbols.intern(stream))
-        .collect();
-    for record in records {
-        let named = [&record.decision.stream, &record.state.stream];
-        streams.extend(
-            named
-                .into_iter()
-                .flatten()
-                .map(|stream| symbols.intern(stream)),
-        );
-    }
-    Names {
-        symbols,
-        streams: Arc::new(streams),
-    }
+    let named = records
+        .iter()
+        .flat_map(|record| [&record.decision.stream, &record.state.stream]);
+    let named: std::collections::BTreeSet<_> = named.flatten().cloned().collect();
+    cases::names(&named.into_iter().collect::<Vec<_>>())
 }
 
 /// The decisions of a kind in a log, as far back as they go.
@@ -152,7 +135,7 @@ fn from_files(log: &Path, kind: Kind, from: u64) -> Result<Vec<Arc<Recorded>>, F
             progress.inc(line.len() as u64 + 1);
             match serde_json::from_str::<Recorded>(&line) {
                 Ok(record) if record.kind == kind && record.at_ms >= from => {
-                    records.push(Arc::new(record))
+                    records.push(Arc::new(record));
                 }
                 Ok(_) => {}
                 // The last line may be half written; any other is said below.

@@ -139,7 +139,7 @@ pub(super) fn change(change: &Numbered, mix: Option<&Mix>) -> Result<String, Sta
     json(&value)
 }
 
-pub(super) fn question(request: proto::ExplainRequest) -> Result<Asked, Status> {
+pub(super) fn question(request: &proto::ExplainRequest) -> Result<Asked, Status> {
     let wrong =
         |what: &str, error: serde_json::Error| Status::invalid_argument(format!("{what}: {error}"));
     let states = request.state_json.iter().map(|(name, json)| {

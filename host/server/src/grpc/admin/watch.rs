@@ -66,9 +66,9 @@ impl Filter {
 /// The last decisions, and those to come.
 pub(super) fn decisions(
     log: &DecisionLog,
-    request: WatchDecisionsRequest,
+    request: &WatchDecisionsRequest,
 ) -> Result<BoxStream<'static, Result<RecordedDecision, Status>>, Status> {
-    let filter = Filter::new(&request)?;
+    let filter = Filter::new(request)?;
     // Before the last are read, so that none falls between.
     let watcher = log.watch();
     let mut last: Vec<_> = Kind::ALL

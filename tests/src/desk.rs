@@ -1,0 +1,206 @@
+//! A bus in memory and its registry, for tests of what becomes of a candidate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oona::bus::{Bus, BusConfig, BusTasks, Draft, Foundation};
+use oona::clock;
+use oona::decisions::DecisionLog;
+use oona::gates::{Gate, Trust};
+use oona::metrics::Metrics;
+use oona::policies::{Policies, PolicyOptions, StageStatus};
+use oona::registry::{
+    Author, Outcome, Proposal, Registry, RegistryError, RegistryOptions, Use, Wanted, begin,
+};
+use oona::store::Store;
+use oona::store::memory::MemoryStore;
+use oona_core::policy::Kind;
+use oona_core::registry::Action;
+use oona_wasm::{Engine, EngineConfig};
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::binary::PATIENCE;
+use crate::policies::{directory, policy};
+
+/// A bus in memory, with the shipped routing policy out of its registry.
+#[derive(Debug)]
+pub struct Desk {
+    /// The bus.
+    pub bus: Bus,
+    _tasks: BusTasks,
+    /// Its registry.
+    pub registry: Registry,
+    following: JoinHandle<()>,
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+impl Desk {
+    /// Starts it.
+    ///
+    /// # Panics
+    ///
+    /// If the shipped policies were not built.
+    pub async fn new() -> Self {
+        let config = EngineConfig {
+            cache_directory: Some(directory().with_file_name("policies-compiled")),
+            ..EngineConfig::default()
+        };
+        let metrics = Arc::new(Metrics::new());
+        let bus = BusConfig::default();
+        let mut options =
+            PolicyOptions::new(bus.streams.clone(), Arc::clone(&metrics), clock::system());
+        options.engine = Some(Engine::new(config).expect("an engine"));
+        options.decisions = DecisionLog::in_memory(1);
+        let policies = Policies::new(&options);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock::system()));
+        let options = RegistryOptions {
+            host: "desk".to_owned(),
+            trust: Trust {
+                allow_unsigned: true,
+                ..Trust::default()
+            },
+            cache: None,
+            poll: Duration::from_millis(20),
+        };
+        let registry = Registry::new(
+            Arc::clone(&store),
+            policies.clone(),
+            options,
+            clock::system(),
+        );
+        let follower = begin(registry.clone()).await;
+        let following = tokio::spawn(follower.run(CancellationToken::new()));
+        let foundation = Foundation {
+            store,
+            keyring: None,
+            policies,
+            metrics,
+        };
+        let (bus, tasks) = Bus::start(bus, foundation, clock::system());
+        let desk = Self {
+            bus,
+            _tasks: tasks,
+            registry,
+            following,
+        };
+        let routing = desk.propose("routing", "{}", Use::Active).await;
+        routing.expect("the shipped policy passes");
+        desk
+    }
+
+    /// Proposes a component of `target/policies`.
+    ///
+    /// # Errors
+    ///
+    /// If the registry refuses it.
+    pub async fn propose(
+        &self,
+        name: &str,
+        config: &str,
+        usage: Use,
+    ) -> Result<Outcome, RegistryError> {
+        let proposal = proposal(name, config, &[]);
+        self.registry.propose(proposal, usage, &author()).await
+    }
+
+    /// Publishes reports of an origin, each with a key of its own; answers which streams they went to.
+    ///
+    /// # Panics
+    ///
+    /// If one is rejected.
+    pub async fn publish(
+        &self,
+        origin: &str,
+        keys: impl Iterator<Item = String>,
+    ) -> Vec<(String, String)> {
+        let mut landed = Vec::new();
+        for key in keys {
+            let draft = Draft {
+                message_type: 3,
+                key: key.clone(),
+                attributes: [("origin".to_owned(), origin.to_owned())].into(),
+                payload: "report".into(),
+                ..Draft::default()
+            };
+            let outcome = self.bus.publish(draft).await;
+            let oona_core::outcome::Outcome::Accepted { stream, .. } = outcome else {
+                panic!("{outcome:?}");
+            };
+            landed.push((key, stream.to_string()));
+        }
+        landed
+    }
+
+    /// The routing policy that is tried.
+    #[must_use]
+    pub fn tried(&self) -> Option<StageStatus> {
+        self.bus.policies().staged(Kind::Routing)
+    }
+
+    /// The name of the routing policy in use.
+    #[must_use]
+    pub fn in_use(&self) -> String {
+        self.bus.policies().list()[0].slot.version.name.clone()
+    }
+
+    /// What the last change of the list did, and why.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn last_change(&self) -> (Action, String) {
+        let (numbered, _) = self.registry.history(None, 1).pop().expect("a change");
+        (numbered.change.action, numbered.change.message)
+    }
+}
+
+/// A component of `target/policies`, as a routing policy.
+#[must_use]
+pub fn proposal(name: &str, config: &str, forced: &[Gate]) -> Proposal {
+    Proposal {
+        wanted: Wanted::Component(policy(name).into(), Vec::new()),
+        kind: Some(Kind::Routing),
+        config: Some(config.to_owned()),
+        forced: forced.to_vec(),
+        dry_run: false,
+    }
+}
+
+/// Somebody.
+#[must_use]
+pub fn author() -> Author {
+    Author {
+        by: "ada".to_owned(),
+        message: "to see".to_owned(),
+    }
+}
+
+/// So many keys.
+pub fn keys(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|number| format!("key-{number}"))
+}
+
+/// Waits until something holds.
+///
+/// # Panics
+///
+/// If it never does.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let mut tick = interval(Duration::from_millis(5));
+    let waited = async {
+        while !holds() {
+            tick.tick().await;
+        }
+    };
+    timeout(PATIENCE, waited)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
+}
