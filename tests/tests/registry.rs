@@ -239,6 +239,21 @@ fn every_host_follows_and_one_command_goes_back() {
 }
 
 #[test]
+fn a_host_that_has_not_read_for_long_goes_back_from_what_is_in_use() {
+    let stand = Stand::new();
+    let slow = stand.host("slow", &[UNSIGNED, "registry.poll_ms=60000"]);
+    let one = stand.host("one", &[UNSIGNED]);
+    ask(
+        &one,
+        &["policy", "activate", &stand.component("routing-by-origin")],
+    );
+    assert!(of_kind(&slow, "routing")["native"].as_bool().unwrap());
+    let back = ask(&slow, &["policy", "rollback", "routing"]);
+    assert_eq!(back["revision"], 3);
+    wait_for(&one, "routing", "routing", &json!({}));
+}
+
+#[test]
 fn a_host_that_starts_without_its_store_goes_by_its_cache() {
     let mut stand = Stand::new();
     let mut host = stand.host("one", &[UNSIGNED]);

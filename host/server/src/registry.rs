@@ -268,6 +268,7 @@ impl Registry {
         to: Option<Revision>,
         author: &Author,
     ) -> Result<(Revision, Activation, Option<ActivationReport>), RegistryError> {
+        self.catch_up().await?;
         let action = {
             let followed = lock(&self.0.followed);
             let target = followed.state.rollback_target(kind, to).ok_or_else(|| {
@@ -303,6 +304,7 @@ impl Registry {
         promote: bool,
         author: &Author,
     ) -> Result<(Revision, Option<ActivationReport>), RegistryError> {
+        self.catch_up().await?;
         let stage = lock(&self.0.followed)
             .state
             .stage(kind)
@@ -565,6 +567,21 @@ impl Registry {
             .unwrap_or_else(|| unreachable!("one answer for each"))?;
         tracing::info!(target: "oona::audit", by = change.by, why = change.message, action = ?change.action, "policies");
         Ok((entry, change))
+    }
+
+    /// Follows whatever others have written, so that what is decided next is about what is in use.
+    async fn catch_up(&self) -> Result<(), RegistryError> {
+        let reached = Some(*self.0.reached.borrow()).filter(|reached| *reached != EntryId::MIN);
+        let news = self
+            .0
+            .store
+            .range(&list(), reached, usize::from(u16::MAX))
+            .await?;
+        if let Some(last) = news.last() {
+            self.0.wake.notify_one();
+            self.wait(last.id).await;
+        }
+        Ok(())
     }
 
     /// Waits until this host has acted upon an entry; whether it has.

@@ -82,10 +82,10 @@ impl Found {
     fn look(&mut self, value: &Value) {
         match value {
             Value::Number(number) if self.numbers.len() < WORDS_MAX => {
-                self.numbers.extend(number.as_u64())
+                self.numbers.extend(number.as_u64());
             }
             Value::String(word) if self.words.len() < WORDS_MAX => {
-                self.words.extend([word.clone()])
+                self.words.extend([word.clone()]);
             }
             Value::Array(values) => values.iter().for_each(|value| self.look(value)),
             Value::Object(object) => object.values().for_each(|value| self.look(value)),
