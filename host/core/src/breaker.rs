@@ -7,12 +7,20 @@
 //!
 //! Only faults of the store count. A message that a policy refuses is no fault. A clock that is set
 //! back keeps it open no longer than `open_ms` by the new time.
+//!
+//! An operator can force it open or closed. A force holds until it is released, whatever happens; the
+//! machine below goes on meanwhile, and is in charge again at once when it is released. Who may go on
+//! under a breaker that is forced open ([`Breaker::try_acquire_beneath`]) asks that machine.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::force::Forced;
 use crate::time::Timestamp;
+
+/// When to ask a breaker again that is forced open: nobody knows when it will be released.
+pub const FORCED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// When a breaker trips and how it recovers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +84,77 @@ impl BreakerState {
     }
 }
 
+/// Where an operator can force a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Position {
+    /// Calls are refused.
+    Open,
+    /// Calls pass, whether they fail or not.
+    Closed,
+}
+
+impl Position {
+    /// The name in answers and commands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.state().name()
+    }
+
+    /// The state that is seen.
+    #[must_use]
+    pub const fn state(self) -> BreakerState {
+        match self {
+            Self::Open => BreakerState::Open,
+            Self::Closed => BreakerState::Closed,
+        }
+    }
+}
+
+/// Why a breaker is in its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerReason {
+    /// Nothing has happened yet.
+    Started,
+    /// So many calls in a row have failed.
+    Failures,
+    /// A call on trial has failed.
+    TrialFailed,
+    /// It was open for its time.
+    Waited,
+    /// All calls on trial have succeeded.
+    TrialsPassed,
+    /// An operator has forced it.
+    Forced,
+}
+
+impl BreakerReason {
+    /// The name in answers, logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Failures => "failures",
+            Self::TrialFailed => "trial-failed",
+            Self::Waited => "waited",
+            Self::TrialsPassed => "trials-passed",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+/// A breaker changed its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerTransition {
+    /// What it was.
+    pub from: BreakerState,
+    /// What it is.
+    pub to: BreakerState,
+    /// Why, or `released` if it is so because no force holds it any longer.
+    pub reason: &'static str,
+}
+
 /// The right to make one call. It goes back with [`Breaker::record`] or [`Breaker::give_back`].
 #[derive(Debug)]
 #[must_use = "a permit that is not given back blocks a trial until its time is over"]
@@ -85,10 +164,32 @@ pub struct Permit {
 
 /// The breaker is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the breaker is open for another {} ms", .retry_after.as_millis())]
+#[error("{}", self.words())]
 pub struct Open {
     /// When to ask again.
     pub retry_after: Duration,
+    /// Whether an operator wants it so.
+    pub forced: bool,
+}
+
+impl Open {
+    /// The reason in answers and counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        if self.forced {
+            "breaker-forced-open"
+        } else {
+            "breaker-open"
+        }
+    }
+
+    fn words(self) -> String {
+        if self.forced {
+            return "an operator has forced the breaker open".to_owned();
+        }
+        let ms = self.retry_after.as_millis();
+        format!("the breaker is open for another {ms} ms")
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +214,21 @@ pub struct Breaker {
     state: State,
     /// Counts changes of state: a permit of an earlier period says nothing about this one.
     period: u64,
+    /// Why the machine is in its state.
+    reason: BreakerReason,
+    forced: Option<Forced<Position>>,
+    told: Told,
 }
+
+/// What [`Breaker::transition`] has said last.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    state: BreakerState,
+    forced: bool,
+}
+
+/// The period of a permit that was given out against the machine: nothing follows from it.
+const NO_PERIOD: u64 = u64::MAX;
 
 impl Breaker {
     /// A closed breaker.
@@ -123,17 +238,99 @@ impl Breaker {
             config,
             state: State::Closed { failures: 0 },
             period: 0,
+            reason: BreakerReason::Started,
+            forced: None,
+            told: Told {
+                state: BreakerState::Closed,
+                forced: false,
+            },
         }
     }
 
     /// What it is at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> BreakerState {
+        match &self.forced {
+            Some(forced) => forced.to.state(),
+            None => self.state_beneath(now),
+        }
+    }
+
+    /// What the machine says at `now`, whatever an operator has forced.
+    #[must_use]
+    pub fn state_beneath(&self, now: Timestamp) -> BreakerState {
         match self.state {
             State::Closed { .. } => BreakerState::Closed,
             State::Open { until } if self.left(now, until).is_some() => BreakerState::Open,
             State::Open { .. } | State::HalfOpen { .. } => BreakerState::HalfOpen,
         }
+    }
+
+    /// How long it refuses calls from `now` on, unless one that is under way ends before; `None` if it
+    /// would let one through.
+    #[must_use]
+    pub fn refuses_for(&self, now: Timestamp) -> Option<Duration> {
+        match self.forced.as_ref().map(|forced| forced.to) {
+            Some(Position::Open) => return Some(FORCED_RETRY_AFTER),
+            Some(Position::Closed) => return None,
+            None => {}
+        }
+        match self.state {
+            State::Closed { .. } => None,
+            State::HalfOpen { given, .. } if given < self.config.trials => None,
+            State::Open { until } | State::HalfOpen { until, .. } => self.left(now, until),
+        }
+    }
+
+    /// Why it is what it is at `now`.
+    #[must_use]
+    pub fn reason(&self, now: Timestamp) -> BreakerReason {
+        match (&self.forced, self.state) {
+            (Some(_), _) => BreakerReason::Forced,
+            (None, State::Open { until }) if self.left(now, until).is_none() => {
+                BreakerReason::Waited
+            }
+            (None, _) => self.reason,
+        }
+    }
+
+    /// What an operator has forced.
+    #[must_use]
+    pub fn forced(&self) -> Option<&Forced<Position>> {
+        self.forced.as_ref()
+    }
+
+    /// Holds it open or closed until it is released.
+    pub fn force(&mut self, forced: Forced<Position>) {
+        self.forced = Some(forced);
+    }
+
+    /// Lets the machine be in charge again; answers what was forced.
+    pub fn release(&mut self) -> Option<Forced<Position>> {
+        self.forced.take()
+    }
+
+    /// What has changed since this was asked last, for those who tell of it. What came and went in
+    /// between is not told.
+    pub fn transition(&mut self, now: Timestamp) -> Option<BreakerTransition> {
+        let told = Told {
+            state: self.state(now),
+            forced: self.forced.is_some(),
+        };
+        let before = std::mem::replace(&mut self.told, told);
+        if before.state == told.state {
+            return None;
+        }
+        let released = before.forced && !told.forced;
+        Some(BreakerTransition {
+            from: before.state,
+            to: told.state,
+            reason: if released {
+                "released"
+            } else {
+                self.reason(now).name()
+            },
+        })
     }
 
     /// Asks to make a call.
@@ -142,23 +339,46 @@ impl Breaker {
     ///
     /// If it is open, or half-open with all trials given out.
     pub fn try_acquire(&mut self, now: Timestamp) -> Result<Permit, Open> {
+        match self.forced.as_ref().map(|forced| forced.to) {
+            Some(Position::Open) => Err(Open {
+                retry_after: FORCED_RETRY_AFTER,
+                forced: true,
+            }),
+            Some(Position::Closed) => Ok(self
+                .try_acquire_beneath(now)
+                .unwrap_or(Permit { period: NO_PERIOD })),
+            None => self.try_acquire_beneath(now),
+        }
+    }
+
+    /// Asks to make a call that an operator does not mean to stop: only the machine is asked.
+    ///
+    /// # Errors
+    ///
+    /// If the machine has it open, or half-open with all trials given out.
+    pub fn try_acquire_beneath(&mut self, now: Timestamp) -> Result<Permit, Open> {
+        let open = |retry_after| Open {
+            retry_after,
+            forced: false,
+        };
         let left = match self.state {
             State::Closed { .. } => None,
             State::Open { until } | State::HalfOpen { until, .. } => self.left(now, until),
         };
         match (&mut self.state, left) {
             (State::Closed { .. }, _) => {}
-            (State::Open { .. }, Some(retry_after)) => return Err(Open { retry_after }),
+            (State::Open { .. }, Some(retry_after)) => return Err(open(retry_after)),
             (State::HalfOpen { given, .. }, _) if *given < self.config.trials => *given += 1,
             // A trial whose end nobody reports must not keep the breaker half-open for ever.
-            (State::HalfOpen { .. }, Some(retry_after)) => return Err(Open { retry_after }),
+            (State::HalfOpen { .. }, Some(retry_after)) => return Err(open(retry_after)),
             (State::Open { .. } | State::HalfOpen { .. }, None) => {
                 let until = now + self.open();
-                self.enter(State::HalfOpen {
+                let half_open = State::HalfOpen {
                     given: 1,
                     succeeded: 0,
                     until,
-                });
+                };
+                self.enter(half_open, BreakerReason::Waited);
             }
         }
         Ok(Permit {
@@ -177,16 +397,17 @@ impl Breaker {
             (State::Closed { failures }, false) => {
                 *failures += 1;
                 if *failures >= self.config.failures {
-                    self.trip(now);
+                    self.trip(now, BreakerReason::Failures);
                 }
             }
             (State::HalfOpen { succeeded, .. }, true) => {
                 *succeeded += 1;
                 if *succeeded >= self.config.trials {
-                    self.enter(State::Closed { failures: 0 });
+                    let closed = State::Closed { failures: 0 };
+                    self.enter(closed, BreakerReason::TrialsPassed);
                 }
             }
-            (State::HalfOpen { .. }, false) => self.trip(now),
+            (State::HalfOpen { .. }, false) => self.trip(now, BreakerReason::TrialFailed),
             (State::Open { .. }, _) => {}
         }
     }
@@ -201,14 +422,14 @@ impl Breaker {
         }
     }
 
-    fn trip(&mut self, now: Timestamp) {
-        self.enter(State::Open {
-            until: now + self.open(),
-        });
+    fn trip(&mut self, now: Timestamp, reason: BreakerReason) {
+        let until = now + self.open();
+        self.enter(State::Open { until }, reason);
     }
 
-    fn enter(&mut self, state: State) {
+    fn enter(&mut self, state: State, reason: BreakerReason) {
         self.state = state;
+        self.reason = reason;
         self.period += 1;
     }
 
@@ -225,129 +446,4 @@ impl Breaker {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(ms: u64) -> Timestamp {
-        Timestamp::from_millis(ms)
-    }
-
-    fn breaker() -> Breaker {
-        Breaker::new(BreakerConfig::default())
-    }
-
-    fn call(breaker: &mut Breaker, ms: u64, ok: bool) {
-        let permit = breaker.try_acquire(at(ms)).unwrap();
-        breaker.record(at(ms), permit, ok);
-    }
-
-    fn tripped() -> Breaker {
-        let mut breaker = breaker();
-        (0..3).for_each(|_| call(&mut breaker, 0, false));
-        breaker
-    }
-
-    #[test]
-    fn failures_in_a_row_trip_it() {
-        let mut breaker = breaker();
-        for ok in [false, false, true, false, false] {
-            call(&mut breaker, 0, ok);
-        }
-        assert_eq!(breaker.state(at(0)), BreakerState::Closed);
-        call(&mut breaker, 0, false);
-        assert_eq!(breaker.state(at(0)), BreakerState::Open);
-        let open = breaker.try_acquire(at(10_000)).unwrap_err();
-        assert_eq!(open.retry_after, Duration::from_millis(20_000));
-    }
-
-    #[test]
-    fn it_opens_to_the_millisecond() {
-        let mut breaker = tripped();
-        assert_eq!(breaker.state(at(29_999)), BreakerState::Open);
-        assert!(breaker.try_acquire(at(29_999)).is_err());
-        assert_eq!(breaker.state(at(30_000)), BreakerState::HalfOpen);
-        assert!(breaker.try_acquire(at(30_000)).is_ok());
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_does_not_keep_it_open() {
-        let mut breaker = breaker();
-        (0..3).for_each(|_| call(&mut breaker, 9_000_000, false));
-        assert_eq!(breaker.state(at(9_000_000)), BreakerState::Open);
-        assert_eq!(breaker.state(at(1_000_000)), BreakerState::HalfOpen);
-        assert!(breaker.try_acquire(at(1_000_000)).is_ok());
-    }
-
-    #[test]
-    fn all_trials_must_succeed() {
-        let mut breaker = tripped();
-        let permits: Vec<_> = (0..5)
-            .map(|_| breaker.try_acquire(at(30_000)).unwrap())
-            .collect();
-        assert!(breaker.try_acquire(at(30_000)).is_err(), "a sixth trial");
-        for permit in permits {
-            assert_eq!(breaker.state(at(30_001)), BreakerState::HalfOpen);
-            breaker.record(at(30_001), permit, true);
-        }
-        assert_eq!(breaker.state(at(30_001)), BreakerState::Closed);
-    }
-
-    #[test]
-    fn one_failed_trial_opens_it_again() {
-        let mut breaker = tripped();
-        let first = breaker.try_acquire(at(30_000)).unwrap();
-        let second = breaker.try_acquire(at(30_000)).unwrap();
-        breaker.record(at(31_000), first, false);
-        assert_eq!(breaker.state(at(60_999)), BreakerState::Open);
-        breaker.record(at(31_001), second, true);
-        assert_eq!(
-            breaker.state(at(60_999)),
-            BreakerState::Open,
-            "a late answer counts no more"
-        );
-        assert_eq!(breaker.state(at(61_000)), BreakerState::HalfOpen);
-    }
-
-    #[test]
-    fn trials_that_are_never_reported_come_back() {
-        let mut breaker = tripped();
-        let lost: Vec<_> = (0..5)
-            .map(|_| breaker.try_acquire(at(30_000)).unwrap())
-            .collect();
-        assert!(breaker.try_acquire(at(59_999)).is_err());
-        assert!(breaker.try_acquire(at(60_000)).is_ok());
-        drop(lost);
-    }
-
-    #[test]
-    fn a_permit_given_back_is_given_out_again() {
-        let mut breaker = tripped();
-        let permits: Vec<_> = (0..5)
-            .map(|_| breaker.try_acquire(at(30_000)).unwrap())
-            .collect();
-        permits
-            .into_iter()
-            .for_each(|permit| breaker.give_back(permit));
-        assert!(breaker.try_acquire(at(30_000)).is_ok());
-    }
-
-    proptest! {
-        /// Whatever happened, once the store answers again the breaker closes.
-        #[test]
-        fn it_always_recovers(calls in prop::collection::vec((0u64..40_000, any::<bool>()), 0..60)) {
-            let mut breaker = breaker();
-            let mut now = 0;
-            for (wait, ok) in calls {
-                now += wait;
-                if let Ok(permit) = breaker.try_acquire(at(now)) {
-                    breaker.record(at(now), permit, ok);
-                }
-            }
-            now += 60_000;
-            (0..5).for_each(|_| call(&mut breaker, now, true));
-            prop_assert_eq!(breaker.state(at(now)), BreakerState::Closed);
-        }
-    }
-}
+mod tests;

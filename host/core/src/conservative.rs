@@ -5,11 +5,15 @@
 //! spent. Recovers when: all of that has been over, and every stream under `low_water`, without a
 //! break for `recovery_ms`. Between the two waters nothing changes, so it never flaps. A clock that is
 //! set back begins the recovery anew.
+//!
+//! An operator can force either mode. A force holds until it is released; the machine below goes on to
+//! observe, and its mode is in effect again at once when it is released.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::force::Forced;
 use crate::policy::Mode;
 use crate::time::Timestamp;
 
@@ -58,6 +62,12 @@ pub enum Reason {
     BudgetSpent,
     /// Everything has been well for long enough.
     Recovered,
+    /// An operator has forced it.
+    Forced,
+    /// An operator no longer forces anything.
+    Released,
+    /// Nothing has happened yet.
+    Started,
 }
 
 impl Reason {
@@ -69,6 +79,9 @@ impl Reason {
             Self::HighWater => "high-water",
             Self::BudgetSpent => "budget-spent",
             Self::Recovered => "recovered",
+            Self::Forced => "forced",
+            Self::Released => "released",
+            Self::Started => "started",
         }
     }
 }
@@ -94,6 +107,9 @@ enum State {
 pub struct Conservative {
     config: ConservativeConfig,
     state: State,
+    /// Why the machine is in its mode.
+    reason: Reason,
+    forced: Option<Forced<Mode>>,
 }
 
 impl Conservative {
@@ -103,20 +119,71 @@ impl Conservative {
         Self {
             config,
             state: State::Normal,
+            reason: Reason::Started,
+            forced: None,
         }
     }
 
     /// The mode right now.
     #[must_use]
-    pub const fn mode(&self) -> Mode {
+    pub fn mode(&self) -> Mode {
+        match &self.forced {
+            Some(forced) => forced.to,
+            None => self.mode_beneath(),
+        }
+    }
+
+    /// What the machine says, whatever an operator has forced.
+    #[must_use]
+    pub const fn mode_beneath(&self) -> Mode {
         match self.state {
             State::Normal => Mode::Normal,
             State::Conservative | State::Recovering { .. } => Mode::Conservative,
         }
     }
 
+    /// Why it is in this mode.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        if self.forced.is_some() {
+            Reason::Forced
+        } else {
+            self.reason
+        }
+    }
+
+    /// What an operator has forced.
+    #[must_use]
+    pub const fn forced(&self) -> Option<&Forced<Mode>> {
+        self.forced.as_ref()
+    }
+
+    /// Holds a mode until it is released; answers if that changes the mode.
+    pub fn force(&mut self, forced: Forced<Mode>) -> Option<Transition> {
+        let before = self.mode();
+        let to = forced.to;
+        self.forced = Some(forced);
+        let reason = Reason::Forced;
+        (before != to).then_some(Transition { to, reason })
+    }
+
+    /// Lets the machine be in charge again; answers if that changes the mode.
+    pub fn release(&mut self) -> Option<Transition> {
+        let before = self.forced.take()?.to;
+        let to = self.mode_beneath();
+        let reason = Reason::Released;
+        (before != to).then_some(Transition { to, reason })
+    }
+
     /// Takes in what the bus observes at `now`; answers if that changes the mode.
     pub fn observe(&mut self, now: Timestamp, signals: Signals) -> Option<Transition> {
+        let transition = self.follow(now, signals)?;
+        self.reason = transition.reason;
+        self.forced.is_none().then_some(transition)
+    }
+
+    /// The machine itself.
+    fn follow(&mut self, now: Timestamp, signals: Signals) -> Option<Transition> {
         let trigger = self.trigger(signals);
         let well = trigger.is_none() && signals.depth_max < self.config.low_water;
         match (self.state, trigger) {
@@ -166,104 +233,4 @@ impl Conservative {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Each step: time, depth, breaker open, budget spent; the transition that follows.
-    type Step = (u64, u64, bool, bool, Option<(Mode, Reason)>);
-
-    #[track_caller]
-    fn check(steps: &[Step]) {
-        let mut machine = Conservative::new(ConservativeConfig::default());
-        for (index, (ms, depth_max, breaker_open, budget_spent, expected)) in
-            steps.iter().enumerate()
-        {
-            let signals = Signals {
-                depth_max: *depth_max,
-                breaker_open: *breaker_open,
-                budget_spent: *budget_spent,
-            };
-            let transition = machine.observe(Timestamp::from_millis(*ms), signals);
-            let expected = expected.map(|(to, reason)| Transition { to, reason });
-            assert_eq!(transition, expected, "step {index}");
-        }
-    }
-
-    const INTO: Mode = Mode::Conservative;
-    const BACK: Option<(Mode, Reason)> = Some((Mode::Normal, Reason::Recovered));
-
-    #[test]
-    fn high_water_trips_it_and_low_water_lets_it_recover() {
-        check(&[
-            (0, 3_999, false, false, None),
-            (1, 4_000, false, false, Some((INTO, Reason::HighWater))),
-            (2, 1_000, false, false, None),
-            (70_000, 1_000, false, false, None),
-            (70_001, 999, false, false, None),
-            (130_000, 0, false, false, None),
-            (130_001, 0, false, false, BACK),
-        ]);
-    }
-
-    #[test]
-    fn a_break_in_the_recovery_begins_it_anew() {
-        check(&[
-            (0, 0, true, false, Some((INTO, Reason::BreakerOpen))),
-            (1, 0, false, false, None),
-            (50_000, 2_000, false, false, None),
-            (50_001, 0, false, false, None),
-            (110_000, 0, false, false, None),
-            (110_001, 0, false, false, BACK),
-        ]);
-    }
-
-    #[test]
-    fn a_clock_that_is_set_back_begins_the_recovery_anew() {
-        check(&[
-            (9_000_000, 0, true, false, Some((INTO, Reason::BreakerOpen))),
-            (9_000_001, 0, false, false, None),
-            (1_000_000, 0, false, false, None),
-            (1_059_999, 0, false, false, None),
-            (1_060_000, 0, false, false, BACK),
-        ]);
-    }
-
-    #[test]
-    fn a_spent_budget_trips_it() {
-        check(&[
-            (0, 0, false, true, Some((INTO, Reason::BudgetSpent))),
-            (90_000, 0, false, true, None),
-            (90_001, 0, false, false, None),
-            (150_001, 0, false, false, BACK),
-        ]);
-    }
-
-    proptest! {
-        /// It never changes twice within its recovery window, and recovers once the cause is gone.
-        #[test]
-        fn it_never_flaps_and_always_recovers(
-            steps in prop::collection::vec((1u64..20_000, 0u64..6_000, any::<bool>()), 1..200)
-        ) {
-            let mut machine = Conservative::new(ConservativeConfig::default());
-            let mut now = Timestamp::EPOCH;
-            let mut entered = None;
-            for (wait, depth_max, breaker_open) in steps {
-                now = now + Duration::from_millis(wait);
-                let signals = Signals { depth_max, breaker_open, budget_spent: false };
-                match machine.observe(now, signals) {
-                    Some(Transition { to: Mode::Conservative, .. }) => entered = Some(now),
-                    Some(_) => {
-                        let since = entered.take().expect("it was entered before it was left");
-                        prop_assert!(now.since(since) >= Duration::from_secs(60));
-                    }
-                    None => {}
-                }
-            }
-            machine.observe(now, Signals::default());
-            machine.observe(now + Duration::from_secs(60), Signals::default());
-            prop_assert_eq!(machine.mode(), Mode::Normal);
-        }
-    }
-}
+mod tests;

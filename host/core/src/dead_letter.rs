@@ -3,7 +3,10 @@
 //! A dead letter is an envelope like any other, signed by the host that filed it. Of a message it is
 //! that message with attributes beside it that tell what happened. Of an entry that could not be
 //! read or believed it is the entry itself, field by field, under the type `UNSPECIFIED`, so that
-//! nobody takes it for what it claims to be, and so that it can be restored to the byte.
+//! nobody takes it for what it claims to be, and so that it can be restored to the byte. Beside the
+//! letter of a message stands the entry as it was read, bytes and signature, in a field of its own.
+
+mod query;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -12,6 +15,8 @@ use crate::entry::{Entry, EntryId, Fields};
 use crate::envelope::{DecodeError, Message};
 use crate::policy::Failure;
 use crate::time::Timestamp;
+
+pub use self::query::{Filter, NAMES_MAX, OTHERS, Tally, Walk};
 
 /// Generated from `proto/raw_entry.proto`.
 #[expect(unreachable_pub, reason = "generated")]
@@ -41,7 +46,9 @@ pub struct Circumstances {
     pub entry: EntryId,
     /// The consumer group that could not handle it.
     pub group: String,
-    /// When it was filed.
+    /// When handling it failed first.
+    pub first_failed_at: Timestamp,
+    /// When it was filed: when handling it failed last.
     pub at: Timestamp,
     /// Name and version of the policy that filed it.
     pub policy: String,
@@ -63,6 +70,8 @@ pub struct DeadLetter {
     /// What happened.
     pub circumstances: Circumstances,
     subject: Subject,
+    /// The entry as it was read, for the letter of a message.
+    original: Option<Bytes>,
 }
 
 /// What a dead letter is made into when it goes back.
@@ -92,24 +101,46 @@ pub enum DeadLetterError {
 }
 
 impl DeadLetter {
-    /// The dead letter of a message. Attributes by which the message claims to be one already are
-    /// left out: they would pass for ours.
+    /// The dead letter of a message that was read as `fields`. Attributes by which the message claims
+    /// to be one already are left out: they would pass for ours.
     #[must_use]
-    pub fn for_message(message: &Message, circumstances: Circumstances) -> Self {
+    pub fn for_message(message: &Message, fields: &Fields, circumstances: Circumstances) -> Self {
         let mut message = message.clone();
         message.attributes.retain(|key, _| !key.starts_with(PREFIX));
         Self {
             circumstances,
             subject: Subject::Message(Box::new(message)),
+            original: Some(encode_fields(fields)),
         }
     }
 
     /// The dead letter of an entry that is no message.
     #[must_use]
-    pub fn for_entry(entry: &Entry, circumstances: Circumstances) -> Self {
+    pub fn for_entry(fields: &Fields, circumstances: Circumstances) -> Self {
         Self {
             circumstances,
-            subject: Subject::Raw(entry.fields.clone()),
+            subject: Subject::Raw(fields.clone()),
+            original: None,
+        }
+    }
+
+    /// What stands beside the envelope in the entry of a letter, in the field
+    /// [`ORIGINAL`](crate::entry::ORIGINAL).
+    #[must_use]
+    pub fn original(&self) -> Option<&Bytes> {
+        self.original.as_ref()
+    }
+
+    /// The entry as it was read: what was published or, of a retry, what a host has written since.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn original_fields(&self) -> Result<Fields, DeadLetterError> {
+        match (&self.subject, &self.original) {
+            (Subject::Raw(fields), _) => Ok(fields.clone()),
+            (_, Some(original)) => decode_fields(original.clone()),
+            (_, None) => Ok(Fields::new()),
         }
     }
 
@@ -127,15 +158,8 @@ impl DeadLetter {
         let mut message = match &self.subject {
             Subject::Message(message) => Message::clone(message),
             Subject::Raw(fields) => {
-                let field = |(name, value): &(Bytes, Bytes)| raw::RawField {
-                    name: name.clone(),
-                    value: value.clone(),
-                };
-                let entry = raw::RawEntry {
-                    fields: fields.iter().map(field).collect(),
-                };
                 let mut message = Message {
-                    payload: entry.encode_to_vec().into(),
+                    payload: encode_fields(fields),
                     ..Message::default()
                 };
                 message.attributes.insert(RAW.to_owned(), "1".to_owned());
@@ -160,18 +184,14 @@ impl DeadLetter {
         let is_raw = message.attributes.remove(RAW).is_some();
         let circumstances = Circumstances::take(&mut message)?;
         let subject = if is_raw {
-            let entry = raw::RawEntry::decode(message.payload).map_err(DeadLetterError::Entry)?;
-            let fields = entry
-                .fields
-                .into_iter()
-                .map(|field| (field.name, field.value));
-            Subject::Raw(fields.collect())
+            Subject::Raw(decode_fields(message.payload)?)
         } else {
             Subject::Message(Box::new(message))
         };
         Ok(Self {
             circumstances,
             subject,
+            original: entry.original().cloned(),
         })
     }
 
@@ -183,6 +203,7 @@ impl DeadLetter {
             Subject::Raw(fields) => Restored::Raw(fields),
             Subject::Message(mut message) => {
                 message.attempt = 0;
+                message.first_failed_at = None;
                 message.redrives = message.redrives.saturating_add(1);
                 message.retry_group = Some(self.circumstances.group);
                 Restored::Message(message)
@@ -191,8 +212,25 @@ impl DeadLetter {
     }
 }
 
+fn encode_fields(fields: &Fields) -> Bytes {
+    let field = |(name, value): &(Bytes, Bytes)| raw::RawField {
+        name: name.clone(),
+        value: value.clone(),
+    };
+    let entry = raw::RawEntry {
+        fields: fields.iter().map(field).collect(),
+    };
+    entry.encode_to_vec().into()
+}
+
+fn decode_fields(bytes: Bytes) -> Result<Fields, DeadLetterError> {
+    let entry = raw::RawEntry::decode(bytes).map_err(DeadLetterError::Entry)?;
+    let fields = entry.fields.into_iter();
+    Ok(fields.map(|field| (field.name, field.value)).collect())
+}
+
 impl Circumstances {
-    fn attributes(&self) -> [(&'static str, String); 9] {
+    fn attributes(&self) -> [(&'static str, String); 10] {
         let end = self.detail.floor_char_boundary(DETAIL_BYTES_MAX);
         [
             ("class", self.class.clone()),
@@ -202,6 +240,7 @@ impl Circumstances {
             ("stream", self.stream.clone()),
             ("entry", self.entry.to_string()),
             ("group", self.group.clone()),
+            ("first_ms", self.first_failed_at.as_millis().to_string()),
             ("at_ms", self.at.as_millis().to_string()),
             ("policy", self.policy.clone()),
         ]
@@ -216,9 +255,12 @@ impl Circumstances {
         let known = Failure::ALL
             .into_iter()
             .find(|known| known.name() == failure);
-        let at_ms = take("at_ms")?
-            .parse()
-            .map_err(|_| DeadLetterError::Attribute("at_ms"))?;
+        let mut time = |key| {
+            let ms = take(key)?.parse();
+            ms.map_err(|_| DeadLetterError::Attribute(key))
+                .map(Timestamp::from_millis)
+        };
+        let (first_failed_at, at) = (time("first_ms")?, time("at_ms")?);
         Ok(Self {
             class: take("class")?,
             reason: take("reason")?,
@@ -229,7 +271,8 @@ impl Circumstances {
                 .parse()
                 .map_err(|_| DeadLetterError::Attribute("entry"))?,
             group: take("group")?,
-            at: Timestamp::from_millis(at_ms),
+            first_failed_at,
+            at,
             policy: take("policy")?,
         })
     }
@@ -238,7 +281,7 @@ impl Circumstances {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Record;
+    use crate::entry::{ORIGINAL, Record};
 
     fn circumstances() -> Circumstances {
         Circumstances {
@@ -249,6 +292,7 @@ mod tests {
             stream: "oona.normal".into(),
             entry: EntryId { ms: 5, seq: 2 },
             group: "workers".into(),
+            first_failed_at: Timestamp::from_millis(8_000),
             at: Timestamp::from_millis(9_000),
             policy: "dead-letter@0.1.0".into(),
         }
@@ -261,9 +305,12 @@ mod tests {
             payload: bytes.into(),
             signature: None,
         };
+        let mut fields = record.into_fields();
+        let original = letter.original().cloned();
+        fields.extend(original.map(|original| (Bytes::from_static(ORIGINAL.as_bytes()), original)));
         Entry {
             id: EntryId { ms: 9_000, seq: 0 },
-            fields: record.into_fields(),
+            fields,
         }
     }
 
@@ -273,20 +320,30 @@ mod tests {
             id: "event".into(),
             message_type: 6,
             attempt: 5,
+            first_failed_at: Some(Timestamp::from_millis(4)),
             created_at: Some(Timestamp::from_millis(3)),
             source: "kasmina".into(),
             attributes: [("origin".to_owned(), "here".to_owned())].into(),
             payload: Bytes::from_static(b"payload"),
             ..Message::default()
         };
-        let letter = DeadLetter::for_message(&message, circumstances());
+        let as_read = vec![
+            (Bytes::from_static(b"payload"), Bytes::from_static(b"bytes")),
+            (
+                Bytes::from_static(b"signature"),
+                Bytes::from_static(b"c2ln"),
+            ),
+        ];
+        let letter = DeadLetter::for_message(&message, &as_read, circumstances());
         let read = DeadLetter::decode(&filed(&letter)).unwrap();
         assert_eq!(read, letter);
+        assert_eq!(read.original_fields().unwrap(), as_read);
         let Restored::Message(restored) = read.restored() else {
             panic!("a message")
         };
         let expected = Message {
             attempt: 0,
+            first_failed_at: None,
             redrives: 1,
             retry_group: Some("workers".into()),
             ..message.clone()
@@ -306,7 +363,7 @@ mod tests {
         for key in [RAW, "oona.dead_letter.stream", "oona.dead_letter.unknown"] {
             posing.attributes.insert(key.to_owned(), "1".to_owned());
         }
-        let letter = DeadLetter::for_message(&posing, circumstances());
+        let letter = DeadLetter::for_message(&posing, &Fields::new(), circumstances());
         let read = DeadLetter::decode(&filed(&letter)).unwrap();
         assert_eq!(read.message(), Some(&honest));
         assert_eq!(read.circumstances, circumstances());
@@ -329,13 +386,10 @@ mod tests {
             ),
             (Bytes::from_static(b"\xfe"), Bytes::new()),
         ];
-        let entry = Entry {
-            id: EntryId::MIN,
-            fields: fields.clone(),
-        };
-        let letter = DeadLetter::for_entry(&entry, circumstances());
+        let letter = DeadLetter::for_entry(&fields, circumstances());
         let read = DeadLetter::decode(&filed(&letter)).unwrap();
         assert_eq!(read.message(), None);
+        assert_eq!(read.original_fields().unwrap(), fields);
         assert_eq!(read.restored(), Restored::Raw(fields));
     }
 
@@ -347,6 +401,7 @@ mod tests {
                 id: "event".into(),
                 ..Message::default()
             },
+            &Fields::new(),
             Circumstances {
                 detail,
                 ..circumstances()

@@ -12,6 +12,9 @@ pub const PAYLOAD: &str = "payload";
 /// The field that holds the envelope's signature.
 pub const SIGNATURE: &str = "signature";
 
+/// The field of a dead letter that holds the entry as it was read.
+pub const ORIGINAL: &str = "original";
+
 /// Position of an entry in its stream: milliseconds since the epoch, and a number within them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
@@ -111,6 +114,12 @@ impl Entry {
     #[must_use]
     pub fn signature(&self) -> Option<&Bytes> {
         self.field(SIGNATURE)
+    }
+
+    /// The entry that this is the dead letter of, as it was read, if it is one of a message.
+    #[must_use]
+    pub fn original(&self) -> Option<&Bytes> {
+        self.field(ORIGINAL)
     }
 
     fn field(&self, name: &str) -> Option<&Bytes> {

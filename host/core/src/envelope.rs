@@ -25,12 +25,16 @@ pub const ATTEMPT: &str = "attempt";
 pub const CREATED_MS: &str = "oona.created_ms";
 /// When it loses its value, in ms since the epoch.
 pub const EXPIRES_MS: &str = "oona.expires_ms";
+/// When handling it failed first, in ms since the epoch.
+pub const FIRST_FAILED_MS: &str = "oona.first_failed_ms";
 /// Event id.
 pub const ID: &str = "oona.id";
 /// Ordering key.
 pub const KEY: &str = "oona.key";
 /// Priority, by name.
 pub const PRIORITY: &str = "oona.priority";
+/// Under which name receipts are written by those who settle it. Of broadcasts only.
+pub const RECEIPT: &str = "oona.receipt";
 /// How often it came back from the dead letters.
 pub const REDRIVES: &str = "oona.redrives";
 /// How often it was put back undelivered.
@@ -42,6 +46,9 @@ pub const SOURCE: &str = "oona.source";
 
 /// The start of every attribute key that is the bus's own.
 pub const RESERVED_PREFIX: &str = "oona.";
+
+/// The longest name of a receipt, in bytes.
+const RECEIPT_BYTES_MAX: usize = 64;
 
 /// A message.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,6 +67,8 @@ pub struct Message {
     pub expires_at: Option<Timestamp>,
     /// How often handling it has failed.
     pub attempt: u32,
+    /// When handling it failed first, if it has failed since it was published or redriven.
+    pub first_failed_at: Option<Timestamp>,
     /// How often it came back from the dead letters.
     pub redrives: u32,
     /// How often a subscription put it back undelivered.
@@ -116,6 +125,21 @@ impl Message {
         mix(counts
             .iter()
             .fold(id, |hash, count| fnv1a(hash, &count.to_le_bytes())))
+    }
+
+    /// Asks whoever settles it for a receipt under this name.
+    pub fn ask_receipt(&mut self, name: &str) {
+        self.attributes.insert(RECEIPT.to_owned(), name.to_owned());
+    }
+
+    /// Under which name receipts of it are written, if it asks for them. A name is part of a key in the
+    /// store, so one that is none of ours is passed over.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&str> {
+        let name = self.attributes.get(RECEIPT)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let ours = (1..=RECEIPT_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+        ours.then_some(name)
     }
 
     /// The message as policies see it.

@@ -83,13 +83,25 @@ impl<T> Lanes<T> {
     /// The next to be delivered: an emergency, unless [`EMERGENCY_STREAK_MAX`] of them have just
     /// gone before something that waits.
     pub fn pop(&mut self) -> Option<T> {
-        let others_turn = self.streak >= EMERGENCY_STREAK_MAX && !self.normal.is_empty();
-        if !others_turn && let Some(item) = self.emergency.pop_front() {
-            self.streak = self.streak.saturating_add(1);
-            return Some(item);
+        if self.emergency_is_next() {
+            return self.pop_emergency();
         }
         self.streak = 0;
         self.normal.pop_front()
+    }
+
+    /// Whether [`Self::pop`] would give an emergency.
+    #[must_use]
+    pub fn emergency_is_next(&self) -> bool {
+        let others_turn = self.streak >= EMERGENCY_STREAK_MAX && !self.normal.is_empty();
+        !others_turn && !self.emergency.is_empty()
+    }
+
+    /// The next emergency, while the others must not be delivered.
+    pub fn pop_emergency(&mut self) -> Option<T> {
+        let item = self.emergency.pop_front()?;
+        self.streak = self.streak.saturating_add(1);
+        Some(item)
     }
 }
 

@@ -4,6 +4,7 @@
 //! are arguments, effects are return values. The adapters in `host/server` wait, ask, and perform.
 
 pub mod breaker;
+pub mod broadcast;
 pub mod bucket;
 pub mod budget;
 pub mod conservative;
@@ -12,6 +13,7 @@ pub mod delivery;
 pub mod depth;
 pub mod entry;
 pub mod envelope;
+pub mod force;
 pub mod lanes;
 pub mod leyline;
 pub mod limits;

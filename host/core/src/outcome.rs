@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::entry::EntryId;
 
@@ -24,6 +24,9 @@ pub enum Outcome {
         /// How hard the stream is pressed, 0 to 1: a producer that slows down as this rises is
         /// not refused later.
         pressure: f32,
+        /// Whether an earlier publish under the same event id wrote it: this is what that was told.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
     },
     /// It was not written, and nothing of it is left.
     Rejected {
@@ -47,8 +50,56 @@ impl Outcome {
     }
 }
 
+/// What is remembered of a message that was accepted, beside its entry: enough to answer whoever
+/// publishes it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FirstOutcome {
+    stream: String,
+    lane: Lane,
+    reason: String,
+    pressure: f32,
+}
+
+impl FirstOutcome {
+    /// What a publish is about to be told.
+    #[must_use]
+    pub fn new(stream: &str, lane: Lane, reason: &str, pressure: f32) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            lane,
+            reason: reason.to_owned(),
+            pressure,
+        }
+    }
+
+    /// As bytes, to be kept beside the entry's id.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The same again; `None` for bytes that are none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// What a later publish is told, of the entry that the first has written.
+    #[must_use]
+    pub fn again(self, id: EntryId) -> Outcome {
+        Outcome::Accepted {
+            stream: self.stream.into(),
+            id,
+            lane: self.lane,
+            reason: self.reason.into(),
+            pressure: self.pressure,
+            duplicate: true,
+        }
+    }
+}
+
 /// How a message travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
     /// On the emergency stream, which is read first.
@@ -122,6 +173,7 @@ mod tests {
             lane: Lane::Normal,
             reason: "type".into(),
             pressure: 0.5,
+            duplicate: false,
         };
         let rejected = Outcome::Rejected {
             cause: RejectCause::TooLarge,
@@ -140,5 +192,24 @@ mod tests {
             serde_json::json!({"outcome": "rejected", "cause": "too-large",
                 "reason": "payload-size", "retry_after_ms": 1500, "detail": "too big"}),
         );
+    }
+
+    #[test]
+    fn a_first_outcome_is_told_again() {
+        let first = FirstOutcome::new("oona.normal", Lane::Normal, "type", 0.25);
+        let kept = FirstOutcome::decode(&first.encode()).unwrap();
+        let id = EntryId { ms: 1, seq: 2 };
+        assert_eq!(
+            kept.again(id),
+            Outcome::Accepted {
+                stream: "oona.normal".into(),
+                id,
+                lane: Lane::Normal,
+                reason: "type".into(),
+                pressure: 0.25,
+                duplicate: true,
+            }
+        );
+        assert_eq!(FirstOutcome::decode(b"of another bus"), None);
     }
 }

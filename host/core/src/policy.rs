@@ -175,7 +175,7 @@ pub trait PolicyKind: Copy + Send + Sync + 'static {
     /// One entry of the batch.
     type Question: Copy + Send + Sync + fmt::Debug + 'static;
     /// What is the same for the whole batch.
-    type State: Copy + Send + Sync + fmt::Debug + Default + 'static;
+    type State: Copy + Send + Sync + fmt::Debug + Default + PartialEq + 'static;
     /// The answer to one question.
     type Decision: Copy + Send + Sync + fmt::Debug + PartialEq + 'static;
 
@@ -201,6 +201,28 @@ pub trait Decide<K: PolicyKind>: Send {
         text: &Arc<dyn Lookup>,
         decisions: &mut Vec<K::Decision>,
     ) -> Result<(), Fault>;
+
+    /// How much memory of its own it has, in bytes; none if it does not run, or has none.
+    fn memory_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl<K: PolicyKind, D: Decide<K> + ?Sized> Decide<K> for Box<D> {
+    fn decide(
+        &mut self,
+        now: Timestamp,
+        state: &K::State,
+        questions: &[K::Question],
+        text: &Arc<dyn Lookup>,
+        decisions: &mut Vec<K::Decision>,
+    ) -> Result<(), Fault> {
+        (**self).decide(now, state, questions, text, decisions)
+    }
+
+    fn memory_bytes(&self) -> Option<usize> {
+        (**self).memory_bytes()
+    }
 }
 
 /// Why a policy gave no decision.
@@ -303,6 +325,17 @@ pub enum Mode {
     Normal,
     /// The bus sheds load.
     Conservative,
+}
+
+impl Mode {
+    /// The name in answers, commands and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Conservative => "conservative",
+        }
+    }
 }
 
 /// How a stream does against its service level objective.

@@ -14,6 +14,8 @@ use crate::policy::Kind;
 use crate::stage::{Stage, StageMode, Thresholds};
 use crate::time::Timestamp;
 
+pub use self::attempt::Attempt;
+
 /// Number of a change: its place in the list, from 1.
 pub type Revision = u64;
 
@@ -66,6 +68,9 @@ pub enum Action {
         mode: StageMode,
         /// When it is promoted or taken back by itself.
         thresholds: Thresholds,
+        /// Gates that it did not pass, and was let through by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        forced: Vec<String>,
     },
     /// What is tried is in use from now on.
     Promote {
@@ -144,7 +149,7 @@ pub struct Activation {
     pub by: String,
     /// Why.
     pub message: String,
-    /// Gates that it was let through.
+    /// Gates that it was let through, in its trial too.
     pub forced: Vec<String>,
     /// The activation that it goes back to.
     pub reverts_to: Option<Revision>,
@@ -193,6 +198,7 @@ impl Registry {
                 choice,
                 mode,
                 thresholds,
+                forced,
             } => {
                 if self.knows(choice) {
                     let stage = Stage {
@@ -200,6 +206,7 @@ impl Registry {
                         choice: choice.clone(),
                         mode: *mode,
                         thresholds: *thresholds,
+                        forced: forced.clone(),
                         since: Timestamp::from_millis(change.at_ms),
                     };
                     self.kinds.entry(*kind).or_default().stage = Some(stage);
@@ -209,6 +216,7 @@ impl Registry {
                 if let Some(stage) = self.take_stage(*kind, *stage) {
                     let activation = Activation {
                         promotes: Some(stage.revision),
+                        forced: stage.forced,
                         ..self.activation(stage.choice, change)
                     };
                     self.activate(*kind, activation);
@@ -341,6 +349,8 @@ impl Registry {
         stage.take_if(|stage| stage.revision == revision)
     }
 }
+
+mod attempt;
 
 #[cfg(test)]
 mod tests;

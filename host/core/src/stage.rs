@@ -2,17 +2,20 @@
 //!
 //! Why: laws and cases say what somebody thought of; traffic is what there is. A shadow decides
 //! alongside and only its disagreement is recorded; a canary decides for a stated share of keys. Trips
-//! when: it disagrees or fails more than its thresholds allow; it is taken back then. Recovers: not by
-//! itself. It is promoted, if that was asked for, once it has decided on enough messages for long
-//! enough.
+//! when: it disagrees, fails, or takes more time than its thresholds allow, or nobody has decided about
+//! it for so long that it is forgotten; it is taken back then. Recovers: not by itself. It is promoted,
+//! if that was asked for, once it has decided on enough messages for long enough.
 
 use serde::{Deserialize, Serialize};
 
 use crate::registry::{Choice, Revision};
 use crate::time::Timestamp;
 
-/// How few decisions a rate of disagreement is not believed of.
+/// How few decisions a rate of disagreement, or a mean of times, is not believed of.
 pub const DECISIONS_MIN: u64 = 100;
+
+/// How long a trial lasts if nobody says, in ms: a week.
+pub const TRIAL_MS_MAX: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// A candidate that is tried.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +29,10 @@ pub struct Stage {
     pub mode: StageMode,
     /// When it ends by itself.
     pub thresholds: Thresholds,
-    /// Since when.
+    /// Gates that it did not pass, and was let through by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forced: Vec<String>,
+    /// Since when, by the clock of whoever judges it: each host counts from when it began to try.
     #[serde(skip)]
     pub since: Timestamp,
 }
@@ -65,8 +71,14 @@ pub struct Thresholds {
     pub disagreements_per_million: u32,
     /// It is taken back after more failed calls than this.
     pub faults: u32,
+    /// It is taken back if it takes more time than this for a decision, in the mean of at least
+    /// [`DECISIONS_MIN`]; however long it takes without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_max: Option<TimeMax>,
     /// How long it must have been tried before it can be promoted, in ms.
     pub for_ms: u64,
+    /// How long it is tried at most, in ms; it is taken back then.
+    pub trial_ms_max: u64,
     /// On how many messages it must have decided before it can be promoted.
     pub decisions: u64,
     /// Whether it is promoted by itself; without, it waits for an operator.
@@ -78,15 +90,27 @@ impl Default for Thresholds {
         Self {
             disagreements_per_million: 1_000_000,
             faults: 0,
+            time_max: None,
             for_ms: 60_000,
+            trial_ms_max: TRIAL_MS_MAX,
             decisions: 1_000,
             promote: false,
         }
     }
 }
 
+/// How much time a candidate may take for a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeMax {
+    /// So many ns.
+    Ns(u64),
+    /// So many percent of what the version in use takes for the same messages.
+    PercentOfInUse(u32),
+}
+
 /// What a host has seen of a candidate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Seen {
     /// Messages that both have decided on.
     pub decisions: u64,
@@ -94,6 +118,51 @@ pub struct Seen {
     pub disagreements: u64,
     /// Calls of the candidate that failed.
     pub faults: u64,
+    /// How the last of them failed.
+    pub fault: Option<String>,
+    /// Messages for which both were timed.
+    pub timed: u64,
+    /// How long the candidate took for those, in ns.
+    pub took_ns: u64,
+    /// How long the version in use took for those, in ns.
+    pub in_use_ns: u64,
+}
+
+impl Seen {
+    /// How long the candidate and the version in use take for a decision, in ns; zero of none.
+    #[must_use]
+    pub fn means_ns(&self) -> (u64, u64) {
+        let mean = |took_ns: u64| took_ns.checked_div(self.timed).unwrap_or_default();
+        (mean(self.took_ns), mean(self.in_use_ns))
+    }
+
+    /// Why it is too slow, if it is.
+    fn too_slow(&self, max: TimeMax) -> Option<String> {
+        if self.timed < DECISIONS_MIN {
+            return None;
+        }
+        let (took_ns, in_use_ns) = self.means_ns();
+        let (max_ns, allowed) = match max {
+            TimeMax::Ns(ns) => (ns, format!("{} are allowed", in_us(ns))),
+            TimeMax::PercentOfInUse(percent) => {
+                let max_ns = u128::from(in_use_ns) * u128::from(percent) / 100;
+                let max_ns = u64::try_from(max_ns).unwrap_or(u64::MAX);
+                (max_ns, format!("{percent} % of that are allowed"))
+            }
+        };
+        (took_ns > max_ns).then(|| {
+            format!(
+                "it takes {} for a decision, where the version in use takes {}; {allowed}",
+                in_us(took_ns),
+                in_us(in_use_ns)
+            )
+        })
+    }
+}
+
+/// `1.234 µs`
+fn in_us(ns: u64) -> String {
+    format!("{}.{:03} µs", ns / 1_000, ns % 1_000)
 }
 
 /// What follows.
@@ -109,13 +178,18 @@ pub enum Verdict {
 
 /// Judges a trial by what one host has seen of it.
 #[must_use]
-pub fn judge(stage: &Stage, seen: Seen, now: Timestamp) -> Verdict {
+pub fn judge(stage: &Stage, seen: &Seen, now: Timestamp) -> Verdict {
     let limits = stage.thresholds;
     if seen.faults > u64::from(limits.faults) {
+        let last = seen.fault.as_ref();
+        let last = last.map_or_else(String::new, |fault| format!("; the last one: {fault}"));
         return Verdict::Withdraw(format!(
-            "{} of its calls failed, {} are allowed",
+            "{} of its calls failed, {} are allowed{last}",
             seen.faults, limits.faults
         ));
+    }
+    if let Some(reason) = limits.time_max.and_then(|max| seen.too_slow(max)) {
+        return Verdict::Withdraw(reason);
     }
     let per_million = u64::from(limits.disagreements_per_million);
     let too_many = u128::from(seen.disagreements) * 1_000_000
@@ -134,6 +208,12 @@ pub fn judge(stage: &Stage, seen: Seen, now: Timestamp) -> Verdict {
             seen.decisions, seen.disagreements, seen.faults
         ));
     }
+    if tried_ms > limits.trial_ms_max {
+        return Verdict::Withdraw(format!(
+            "it was tried for {tried_ms} ms, {} are allowed, and nobody has promoted it",
+            limits.trial_ms_max
+        ));
+    }
     Verdict::Wait
 }
 
@@ -147,6 +227,7 @@ mod tests {
             choice: Choice::default(),
             mode: StageMode::Shadow,
             thresholds,
+            forced: Vec::new(),
             since: Timestamp::from_millis(10_000),
         }
     }
@@ -156,7 +237,9 @@ mod tests {
         let limits = Thresholds {
             disagreements_per_million: 10_000,
             faults: 1,
+            time_max: Some(TimeMax::Ns(5_000)),
             for_ms: 1_000,
+            trial_ms_max: 100_000,
             decisions: 200,
             promote: true,
         };
@@ -168,6 +251,21 @@ mod tests {
             decisions,
             disagreements,
             faults,
+            ..Seen::default()
+        };
+        let timed = |timed, took_us, in_use_us| Seen {
+            timed,
+            took_ns: timed * took_us * 1_000,
+            in_use_ns: timed * in_use_us * 1_000,
+            ..seen(150, 0, 0)
+        };
+        let by_ratio = Thresholds {
+            time_max: Some(TimeMax::PercentOfInUse(300)),
+            ..limits
+        };
+        let any_time = Thresholds {
+            time_max: None,
+            ..limits
         };
         let cases = [
             (limits, seen(0, 0, 0), 99_000, "wait"),
@@ -183,9 +281,18 @@ mod tests {
             (manual, seen(200, 2, 0), 99_000, "wait"),
             (manual, seen(200, 3, 0), 99_000, "withdraw"),
             (limits, seen(200, 0, 0), 0, "wait"),
+            (limits, timed(100, 5, 1), 10_500, "wait"),
+            (limits, timed(99, 6, 1), 10_500, "wait"),
+            (limits, timed(100, 6, 1), 10_500, "withdraw"),
+            (by_ratio, timed(100, 6, 2), 10_500, "wait"),
+            (by_ratio, timed(100, 7, 2), 10_500, "withdraw"),
+            (by_ratio, timed(100, 1, 0), 10_500, "withdraw"),
+            (any_time, timed(100, 900, 1), 10_500, "wait"),
+            (manual, seen(9, 0, 0), 110_000, "wait"),
+            (manual, seen(9, 0, 0), 110_001, "withdraw"),
         ];
         for (thresholds, seen, now, expected) in cases {
-            let verdict = judge(&stage(thresholds), seen, Timestamp::from_millis(now));
+            let verdict = judge(&stage(thresholds), &seen, Timestamp::from_millis(now));
             let found = match verdict {
                 Verdict::Wait => "wait",
                 Verdict::Promote(_) => "promote",
@@ -207,10 +314,10 @@ mod tests {
         let seen = Seen {
             decisions: 50,
             disagreements: 1,
-            faults: 0,
+            ..Seen::default()
         };
         assert_eq!(
-            judge(&stage(limits), seen, Timestamp::from_millis(10_000)),
+            judge(&stage(limits), &seen, Timestamp::from_millis(10_000)),
             Verdict::Wait
         );
     }
@@ -225,5 +332,40 @@ mod tests {
         assert!(canary.decides(1_049) && !canary.decides(1_050));
         assert!((0..2_000).all(|hash| !StageMode::Shadow.decides(hash)));
         assert!((0..2_000).all(|hash| StageMode::Canary { per_mille: 1_000 }.decides(hash)));
+    }
+
+    #[test]
+    fn why_a_trial_ended_is_a_sentence() {
+        let limits = Thresholds {
+            time_max: Some(TimeMax::PercentOfInUse(200)),
+            faults: 1,
+            ..Thresholds::default()
+        };
+        let seen = Seen {
+            timed: 1_000,
+            took_ns: 9_500_000,
+            in_use_ns: 3_040_000,
+            ..Seen::default()
+        };
+        let failed = Seen {
+            faults: 2,
+            fault: Some("it trapped: out of luck".to_owned()),
+            ..Seen::default()
+        };
+        let cases = [
+            (
+                seen,
+                "it takes 9.500 µs for a decision, where the version in use takes 3.040 µs; \
+                 200 % of that are allowed",
+            ),
+            (
+                failed,
+                "2 of its calls failed, 1 are allowed; the last one: it trapped: out of luck",
+            ),
+        ];
+        for (seen, expected) in cases {
+            let verdict = judge(&stage(limits), &seen, Timestamp::from_millis(10_000));
+            assert_eq!(verdict, Verdict::Withdraw(expected.to_owned()));
+        }
     }
 }

@@ -13,8 +13,8 @@ use prost::encoding::decode_varint;
 
 use super::write::OWN_MAX;
 use super::{
-    ATTEMPT, CREATED_MS, DecodeError, EXPIRES_MS, ID, KEY, Message, PRIORITY, REDRIVES, RELEASES,
-    RETRY_GROUP, SOURCE, fallback, usual_priority,
+    ATTEMPT, CREATED_MS, DecodeError, EXPIRES_MS, FIRST_FAILED_MS, ID, KEY, Message, PRIORITY,
+    REDRIVES, RELEASES, RETRY_GROUP, SOURCE, fallback, usual_priority,
 };
 use crate::entry::EntryId;
 use crate::leyline::BusEnvelope;
@@ -119,6 +119,7 @@ pub(super) const OWN: [&str; OWN_MAX] = [
     ATTEMPT,
     CREATED_MS,
     EXPIRES_MS,
+    FIRST_FAILED_MS,
     ID,
     KEY,
     PRIORITY,
@@ -143,6 +144,7 @@ impl<'a> Attributes<'a> {
             attempt,
             created,
             expires,
+            first_failed,
             id,
             key,
             priority,
@@ -161,6 +163,7 @@ impl<'a> Attributes<'a> {
             created_at: number(CREATED_MS, created)?.map(Timestamp::from_millis),
             expires_at: number(EXPIRES_MS, expires)?.map(Timestamp::from_millis),
             attempt: number(ATTEMPT, attempt)?.unwrap_or(0),
+            first_failed_at: number(FIRST_FAILED_MS, first_failed)?.map(Timestamp::from_millis),
             redrives: number(REDRIVES, redrives)?.unwrap_or(0),
             releases: number(RELEASES, releases)?.unwrap_or(0),
             retry_group: group.filter(|group| !group.is_empty()).map(str::to_owned),

@@ -57,7 +57,7 @@ prop_compose! {
         message_type in prop_oneof![0u32..25, any::<u32>()],
         priority in prop::sample::select(Priority::ALL.to_vec()),
         source in "[a-z]{1,12}",
-        times in (any::<Option<u64>>(), any::<Option<u64>>()),
+        times in (any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<u64>>()),
         counts in (any::<u32>(), 0u32..3, 0u32..3),
         retry_group in prop::option::of("[a-z]{1,8}"),
         key in "[a-z]{0,8}",
@@ -70,6 +70,7 @@ prop_compose! {
             created_at: time(times.0),
             expires_at: time(times.1),
             attempt: counts.0,
+            first_failed_at: time(times.2),
             redrives: counts.1,
             releases: counts.2,
             payload: payload.into(),
@@ -352,6 +353,7 @@ fn the_bytes_of_a_message_never_change() {
         created_at: Some(Timestamp::from_millis(1_700_000_000_000)),
         expires_at: Some(Timestamp::from_millis(1_700_003_600_000)),
         attempt: 2,
+        first_failed_at: None,
         redrives: 1,
         releases: 3,
         retry_group: Some("workers".into()),
@@ -417,4 +419,23 @@ fn each_writing_has_a_nonce_of_its_own() {
     let distinct: std::collections::BTreeSet<_> = nonces.into_iter().collect();
     assert_eq!(distinct.len(), nonces.len());
     assert_eq!(first.id_hash(), retried.id_hash());
+}
+
+#[test]
+fn a_receipt_is_asked_for_within_the_envelope() {
+    let mut message = Message {
+        id: "event".to_owned(),
+        ..Message::default()
+    };
+    assert_eq!(message.receipt(), None);
+    message.ask_receipt("0198-abc");
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    let read = Message::decode(&bytes.into(), EntryId::MIN).unwrap();
+    assert_eq!(read.receipt(), Some("0198-abc"));
+    let long = "x".repeat(65);
+    for strange in ["", "a:b", "a b", "{a}", long.as_str()] {
+        message.ask_receipt(strange);
+        assert_eq!(message.receipt(), None, "{strange}");
+    }
 }

@@ -6,8 +6,8 @@
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{
-    ATTEMPT, CREATED_MS, EXPIRES_MS, ID, KEY, Message, PRIORITY, REDRIVES, RELEASES, RETRY_GROUP,
-    SOURCE, usual_priority,
+    ATTEMPT, CREATED_MS, EXPIRES_MS, FIRST_FAILED_MS, ID, KEY, Message, PRIORITY, REDRIVES,
+    RELEASES, RETRY_GROUP, SOURCE, usual_priority,
 };
 use crate::time::Timestamp;
 
@@ -57,6 +57,7 @@ impl Message {
             (ATTEMPT, numbers.attempt.as_str()),
             (CREATED_MS, numbers.created.as_str()),
             (EXPIRES_MS, numbers.expires.as_str()),
+            (FIRST_FAILED_MS, numbers.first_failed.as_str()),
             (ID, self.id.as_str()),
             (KEY, self.key.as_str()),
             (PRIORITY, priority),
@@ -74,7 +75,7 @@ impl Message {
 }
 
 /// How many attributes of our own a message has at most.
-pub(super) const OWN_MAX: usize = 10;
+pub(super) const OWN_MAX: usize = 11;
 
 /// Our own numbers, as text. Zero is empty: it is not written.
 pub(super) struct Numbers {
@@ -83,6 +84,7 @@ pub(super) struct Numbers {
     releases: Decimal,
     created: Decimal,
     expires: Decimal,
+    first_failed: Decimal,
 }
 
 impl Numbers {
@@ -103,6 +105,7 @@ impl Numbers {
             releases: count(message.releases),
             created: time(message.created_at),
             expires: time(message.expires_at),
+            first_failed: time(message.first_failed_at),
         }
     }
 }

@@ -47,6 +47,7 @@ fn stage(digest: &str) -> Change {
         choice: choice(digest),
         mode: StageMode::Shadow,
         thresholds: Thresholds::default(),
+        forced: Vec::new(),
     })
 }
 
@@ -182,6 +183,29 @@ fn a_trial_ends_once() {
         Some("a"),
         "an activation ends a trial"
     );
+}
+
+#[test]
+fn what_was_forced_in_a_trial_is_told_of_its_promotion() {
+    let mut forced = stage("b");
+    if let Action::Stage { forced, .. } = &mut forced.action {
+        *forced = vec!["laws".to_owned()];
+    }
+    let promote = change(Action::Promote {
+        kind: Kind::Routing,
+        stage: 3,
+    });
+    let registry = fold(&[push("a"), push("b"), forced, promote.clone()]);
+    assert_eq!(registry.active(Kind::Routing).unwrap().forced, ["laws"]);
+    let registry = fold(&[push("a"), push("b"), stage("b"), promote]);
+    assert_eq!(registry.active(Kind::Routing).unwrap().forced, [""; 0]);
+}
+
+#[test]
+fn a_trial_of_an_older_list_is_read_as_one_in_which_nothing_was_forced() {
+    let older = r#"{"at_ms": 1000, "by": "ada", "action": "stage", "kind": "routing", "digest": "a",
+        "config": "{}", "mode": "shadow", "thresholds": {}}"#;
+    assert_eq!(serde_json::from_str::<Change>(older).unwrap(), stage("a"));
 }
 
 #[test]
