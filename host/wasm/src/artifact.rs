@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::fault;
 use crate::guest::{Guest, Phase};
 use crate::hex;
+use crate::metadata::Metadata;
 use crate::symbols::SymbolTable;
 use crate::wire::{Description, HOST, Sandboxed, TYPES, interface};
 
@@ -45,6 +46,7 @@ struct Inner {
     digest: String,
     imports: Vec<String>,
     description: Description,
+    metadata: Metadata,
 }
 
 /// Where the functions of the component are.
@@ -123,6 +125,7 @@ impl Artifact {
         let pre = pre.map_err(|error| LoadError::WrongImport(format!("{error:#}")))?;
         let functions = Functions::find(component, kind)?;
         let description = describe(engine, &pre, &functions, kind)?;
+        let metadata = Metadata::read(bytes)?;
         let digest = digest(bytes);
         let engine = Arc::clone(engine);
         Ok(Self {
@@ -134,6 +137,7 @@ impl Artifact {
                 digest,
                 imports,
                 description,
+                metadata,
             }),
         })
     }
@@ -172,6 +176,12 @@ impl Artifact {
     #[must_use]
     pub fn imports(&self) -> Vec<String> {
         self.inner.imports.clone()
+    }
+
+    /// What travels with it beside its code.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.inner.metadata
     }
 
     pub(crate) fn engine(&self) -> &Arc<Engine> {
@@ -248,8 +258,9 @@ impl Functions {
     }
 }
 
-/// SHA-256 in hex.
-fn digest(bytes: &[u8]) -> String {
+/// SHA-256 in hex: what a component is known by.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

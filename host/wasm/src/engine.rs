@@ -24,8 +24,8 @@ use crate::symbols::SymbolTable;
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Core instances in one component: the policy itself, and the shims that its encoder put around
-/// it; encoders of other languages use more of them.
-const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 32;
+/// it. The encoder of Python uses 38 of them.
+const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 64;
 
 /// Tables in one component, for the same reason.
 const TABLES_PER_COMPONENT_MAX: u32 = 8;

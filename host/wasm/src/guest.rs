@@ -48,11 +48,15 @@ pub(crate) struct Guest {
     pub(crate) table_full: bool,
     /// The first bound that the instance ran against, in words.
     pub(crate) denied: Option<String>,
+    /// How much memory it has, in bytes.
+    pub(crate) memory_bytes: usize,
     limits: Limits,
     /// How many names it has added.
     new_names: u32,
     /// When the deadline passed, by the clock of the calling thread.
     late_since: Option<Duration>,
+    /// On trial: by the same clock, when the call has had its time.
+    time_is_up: Option<Duration>,
 }
 
 /// The part of a batch that one call is about.
@@ -72,9 +76,11 @@ impl Guest {
             batch: None,
             table_full: false,
             denied: None,
+            memory_bytes: 0,
             limits,
             new_names: 0,
             late_since: None,
+            time_is_up: None,
         }
     }
 
@@ -83,6 +89,13 @@ impl Guest {
         self.phase = phase;
         self.batch = batch;
         self.late_since = None;
+        self.time_is_up = None;
+    }
+
+    /// Judges the call that begins by the time of its thread alone. For a trial, which may wait: on
+    /// live traffic that would let a loop run for as long as others have the core.
+    pub(crate) fn grant(&mut self, limit_ms: u64) {
+        self.time_is_up = Some(thread_time() + Duration::from_millis(limit_ms));
     }
 
     pub(crate) fn limiter(&mut self) -> &mut dyn ResourceLimiter {
@@ -92,8 +105,10 @@ impl Guest {
     /// Whether a call that is past its deadline is stopped, or was only kept waiting.
     pub(crate) fn deadline_passed(&mut self) -> UpdateDeadline {
         let now = thread_time();
-        let since = *self.late_since.get_or_insert(now);
-        if now.saturating_sub(since) >= CONFIRM {
+        let time_is_up = self
+            .time_is_up
+            .unwrap_or_else(|| *self.late_since.get_or_insert(now) + CONFIRM);
+        if now >= time_is_up {
             UpdateDeadline::Interrupt
         } else {
             UpdateDeadline::Continue(1)
@@ -148,10 +163,12 @@ impl Guest {
 }
 
 impl ResourceLimiter for Guest {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+    fn memory_growing(&mut self, now: usize, desired: usize, _: Option<usize>) -> Result<bool> {
         let max = self.limits.memory_bytes_max;
         if desired > max {
             self.denied = Some(format!("it wanted {desired} bytes of memory, of {max}"));
+        } else {
+            self.memory_bytes += desired.saturating_sub(now);
         }
         Ok(desired <= max)
     }

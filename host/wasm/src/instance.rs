@@ -10,7 +10,7 @@ use oona_core::Timestamp;
 use oona_core::policy::{Decide, Fault, Lookup};
 use wasmtime::Store;
 
-use crate::artifact::DecideFunction;
+use crate::artifact::{Artifact, DecideFunction};
 use crate::fault;
 use crate::guest::{Batch, Guest, Phase};
 use crate::version::{StartError, Version};
@@ -19,7 +19,11 @@ use crate::wire::Sandboxed;
 /// See the module.
 pub struct Instance<K: Sandboxed> {
     version: Arc<Version<K>>,
+    /// Of a native policy: it needs no store, and cannot fail.
+    native: Option<Box<dyn Decide<K>>>,
     live: Option<Live<K>>,
+    /// Whether it is judged by the time that its thread has run, and not by a deadline.
+    on_trial: bool,
     /// The buffer of questions: shared with wasmtime during a call, ours again after it.
     asked: Arc<Vec<K::Asked>>,
 }
@@ -27,6 +31,7 @@ pub struct Instance<K: Sandboxed> {
 struct Live<K: Sandboxed> {
     store: Store<Guest>,
     decide: DecideFunction<K>,
+    call_ms_max: u64,
 }
 
 impl<K: Sandboxed> std::fmt::Debug for Instance<K> {
@@ -44,18 +49,27 @@ impl<K: Sandboxed> Instance<K> {
     /// An instance that starts with its first call.
     pub(crate) fn asleep(version: Arc<Version<K>>) -> Self {
         Self {
+            native: version.native_policy(),
             version,
             live: None,
+            on_trial: false,
             asked: Arc::default(),
         }
     }
 
     /// Starts it now, unless it runs.
     pub(crate) fn wake(&mut self) -> Result<(), StartError> {
-        if self.live.is_none() {
-            self.live = Some(start(&self.version)?);
+        if self.live.is_none()
+            && let Some(artifact) = self.version.artifact()
+        {
+            self.live = Some(start(&self.version, artifact, self.on_trial)?);
         }
         Ok(())
+    }
+
+    /// Whether it is judged by the time that its thread has run, from the next call on.
+    pub(crate) fn judge_by_thread(&mut self, on_trial: bool) {
+        self.on_trial = on_trial;
     }
 
     /// Which version it runs.
@@ -80,11 +94,7 @@ impl<K: Sandboxed> Instance<K> {
         asked.clear();
         asked.extend(questions.iter().map(K::ask));
         let params = K::params(now, state, Arc::clone(&self.asked));
-        let answered = live.call(
-            self.version.artifact().engine().config().call_ms_max,
-            params,
-            batch,
-        )?;
+        let answered = live.call(self.on_trial, params, batch)?;
         if answered.len() != questions.len() {
             return Err(Fault::Count {
                 asked: questions.len(),
@@ -101,8 +111,8 @@ impl<K: Sandboxed> Instance<K> {
 
     /// Puts the store aside; the next call starts another.
     fn discard(&mut self) {
-        if let Some(live) = self.live.take() {
-            self.version.artifact().engine().retire(live.store);
+        if let (Some(live), Some(artifact)) = (self.live.take(), self.version.artifact()) {
+            artifact.engine().retire(live.store);
         }
     }
 }
@@ -110,12 +120,16 @@ impl<K: Sandboxed> Instance<K> {
 impl<K: Sandboxed> Live<K> {
     fn call(
         &mut self,
-        limit_ms: u64,
+        on_trial: bool,
         params: K::Params,
         batch: Batch,
     ) -> Result<Vec<K::Answered>, Fault> {
+        let limit_ms = self.call_ms_max;
         self.store.set_epoch_deadline(limit_ms);
         self.store.data_mut().begin(Phase::Deciding, Some(batch));
+        if on_trial {
+            self.store.data_mut().grant(limit_ms);
+        }
         let answered = self.decide.call(&mut self.store, params);
         // The text belongs to the caller, who may want it back at once.
         self.store.data_mut().batch = None;
@@ -134,8 +148,12 @@ impl<K: Sandboxed> Decide<K> for Instance<K> {
         text: &Arc<dyn Lookup>,
         decisions: &mut Vec<K::Decision>,
     ) -> Result<(), Fault> {
+        if let Some(native) = &mut self.native {
+            return native.decide(now, state, questions, text, decisions);
+        }
         decisions.clear();
-        let batch_max = self.version.artifact().engine().config().batch_max.max(1);
+        let artifact = self.version.artifact();
+        let batch_max = artifact.map_or(1, |artifact| artifact.engine().config().batch_max.max(1));
         for (number, part) in questions.chunks(batch_max).enumerate() {
             let text = Arc::clone(text);
             let batch = Batch {
@@ -152,6 +170,11 @@ impl<K: Sandboxed> Decide<K> for Instance<K> {
         }
         Ok(())
     }
+
+    fn memory_bytes(&self) -> Option<usize> {
+        let live = self.live.as_ref();
+        live.map(|live| live.store.data().memory_bytes)
+    }
 }
 
 impl<K: Sandboxed> Drop for Instance<K> {
@@ -161,8 +184,12 @@ impl<K: Sandboxed> Drop for Instance<K> {
 }
 
 /// A store with a configured instance in it.
-fn start<K: Sandboxed>(version: &Version<K>) -> Result<Live<K>, StartError> {
-    let artifact = version.artifact();
+fn start<K: Sandboxed>(
+    version: &Version<K>,
+    artifact: &Artifact,
+    on_trial: bool,
+) -> Result<Live<K>, StartError> {
+    let call_ms_max = artifact.engine().config().call_ms_max;
     let limit_ms = artifact.engine().config().start_ms_max;
     let symbols = version.names().symbols.clone();
     let (mut store, instance) = artifact.instantiate(symbols).map_err(StartError::Start)?;
@@ -175,6 +202,9 @@ fn start<K: Sandboxed>(version: &Version<K>) -> Result<Live<K>, StartError> {
 
     store.set_epoch_deadline(limit_ms);
     store.data_mut().begin(Phase::Configuring, None);
+    if on_trial {
+        store.data_mut().grant(limit_ms);
+    }
     match configure.call(&mut store, (version.config().to_string(),)) {
         Err(error) => {
             let fault = fault::classify(&error, store.data(), limit_ms);
@@ -182,7 +212,11 @@ fn start<K: Sandboxed>(version: &Version<K>) -> Result<Live<K>, StartError> {
         }
         Ok((Err(words),)) => Err(StartError::refused(&words)),
         Ok((Ok(()),)) if store.data().table_full => Err(StartError::Names),
-        Ok((Ok(()),)) => Ok(Live { store, decide }),
+        Ok((Ok(()),)) => Ok(Live {
+            store,
+            decide,
+            call_ms_max,
+        }),
     }
 }
 
@@ -286,6 +320,19 @@ mod tests {
         check(&grown, |fault| {
             *fault == Fault::Bound("its answer is too large".to_owned())
         });
+    }
+
+    #[test]
+    fn memory_is_told() {
+        let guest = Guest {
+            pages: 2,
+            ..Guest::default()
+        };
+        let version = testing::version(&testing::engine(), &guest, &testing::names());
+        let mut instance = Instance::asleep(Arc::clone(&version));
+        assert_eq!(instance.memory_bytes(), None);
+        instance.wake().unwrap();
+        assert_eq!(instance.memory_bytes(), Some(2 * 65_536));
     }
 
     #[test]

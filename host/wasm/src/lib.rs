@@ -11,17 +11,22 @@ mod engine;
 mod fault;
 mod guest;
 mod instance;
+mod metadata;
+mod patient;
 mod slot;
 mod symbols;
 #[cfg(test)]
 mod testing;
 mod version;
 mod wire;
+mod wit;
 
-pub use artifact::{Artifact, COMPONENT_BYTES_MAX, LABEL_BYTES_MAX, LoadError};
+pub use artifact::{Artifact, COMPONENT_BYTES_MAX, LABEL_BYTES_MAX, LoadError, digest};
 pub use componentize::{ComponentizeError, componentize};
 pub use engine::{Engine, EngineConfig, EngineError};
 pub use instance::Instance;
+pub use metadata::{CASES_BYTES_MAX, Metadata, MetadataError};
+pub use patient::{LATE_MAX, Patient};
 pub use slot::{
     Activation, Answer, Budget, Event, EventSink, Fallback, MakeNative, Native, Slot, SlotStatus,
     Worker,
@@ -29,6 +34,7 @@ pub use slot::{
 pub use symbols::SymbolTable;
 pub use version::{Names, Source, StartError, Version, VersionInfo};
 pub use wire::Sandboxed;
+pub use wit::{WIT, world};
 
 /// Bytes as lower-case hex.
 fn hex(bytes: &[u8]) -> String {

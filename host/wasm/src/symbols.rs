@@ -9,6 +9,8 @@ use oona_core::symbols::{Symbol, Symbols};
 #[derive(Clone, Debug, Default)]
 pub struct SymbolTable {
     inner: Arc<Inner>,
+    /// Whether nothing is added through this clone.
+    read_only: bool,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +29,16 @@ impl SymbolTable {
         let highest = AtomicU32::default();
         Self {
             inner: Arc::new(Inner { symbols, highest }),
+            read_only: false,
+        }
+    }
+
+    /// The same table, to which nothing can be added this way: a name that is new has no symbol.
+    #[must_use]
+    pub fn read_only(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            read_only: true,
         }
     }
 
@@ -35,6 +47,9 @@ impl SymbolTable {
     pub fn intern(&self, name: &str) -> Symbol {
         if let Some(symbol) = self.get(name) {
             return symbol;
+        }
+        if self.read_only {
+            return Symbol::NONE;
         }
         let mut symbols = self.write();
         let symbol = symbols.intern(name);
@@ -97,6 +112,18 @@ mod tests {
         let symbol = table.intern("a");
         assert!(table.contains(symbol));
         assert!(!table.contains(Symbol(symbol.0 + 1)));
+    }
+
+    #[test]
+    fn nothing_is_added_to_a_table_that_is_only_read() {
+        let table = SymbolTable::default();
+        let known = table.intern("known");
+        let reader = table.read_only();
+        assert_eq!(reader.intern("known"), known);
+        assert!(reader.intern("new").is_none());
+        assert_eq!(table.get("new"), None);
+        let added = table.intern("new");
+        assert_eq!(reader.intern("new"), added, "it is the same table");
     }
 
     #[test]

@@ -1,16 +1,14 @@
 //! A routing policy by hand, small enough to be bent into every shape that a test needs.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use oona_core::Timestamp;
 use oona_core::policy::{Decide, Fault, Lookup, NoText, Route, Routing, Subject};
 use oona_core::symbols::Symbol;
 use wit_component::StringEncoding;
-use wit_parser::Resolve;
 
-use crate::{Artifact, Engine, EngineConfig, Names, SymbolTable, Version, componentize};
+use crate::{Artifact, Engine, EngineConfig, Names, SymbolTable, Version, componentize, wit};
 
 /// What a guest does instead of routing everything to `oona.normal` for the reason `default`.
 #[derive(Clone, Copy, Debug)]
@@ -118,14 +116,12 @@ impl Guest<'_> {
 
     /// As a component of its world.
     pub(crate) fn component(&self) -> Vec<u8> {
-        let mut resolve = Resolve::default();
-        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
-        let (package, _) = resolve.push_dir(wit).unwrap();
+        let (resolve, package) = wit::resolve().unwrap();
         let world = resolve.select_world(&[package], Some(self.world)).unwrap();
         let mut module = self.module();
         wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
             .unwrap();
-        componentize(&module).unwrap()
+        componentize(&module, None).unwrap()
     }
 }
 

@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use oona_core::Timestamp;
-use oona_core::policy::{Fault, Kind};
+use oona_core::policy::{Decide, Fault, Kind};
 use oona_core::symbols::Symbol;
 use serde::Serialize;
 
 use crate::artifact::Artifact;
 use crate::instance::Instance;
-use crate::slot::trial;
+use crate::patient::{self, Patient};
+use crate::slot::{Native, trial};
 use crate::symbols::SymbolTable;
 use crate::wire::Sandboxed;
 
@@ -57,6 +58,14 @@ impl VersionInfo {
     }
 }
 
+impl VersionInfo {
+    /// `name@version+digest`: who decided, in one word.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!("{}@{}+{}", self.name, self.version, self.digest_short())
+    }
+}
+
 impl fmt::Display for VersionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -98,15 +107,20 @@ impl Names {
 }
 
 /// A policy of kind `K` with its configuration.
-pub struct Version<K> {
-    artifact: Artifact,
+pub struct Version<K: Sandboxed> {
+    body: Body<K>,
     config: Arc<str>,
     info: Arc<VersionInfo>,
     names: Names,
-    kind: std::marker::PhantomData<fn() -> K>,
 }
 
-impl<K> fmt::Debug for Version<K> {
+/// What decides.
+enum Body<K: Sandboxed> {
+    Component(Artifact),
+    Native(Native<K>),
+}
+
+impl<K: Sandboxed> fmt::Debug for Version<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Version({})", self.info)
     }
@@ -132,12 +146,22 @@ impl<K: Sandboxed> Version<K> {
             source: Source::Wasm,
         };
         Ok(Arc::new(Self {
-            artifact: artifact.clone(),
+            body: Body::Component(artifact.clone()),
             config: config.into(),
             info: Arc::new(info),
             names,
-            kind: std::marker::PhantomData,
         }))
+    }
+
+    /// A native policy that was given this configuration, to be activated or tried like any other.
+    #[must_use]
+    pub fn native(native: Native<K>, config: &str, names: Names) -> Arc<Self> {
+        Arc::new(Self {
+            info: Arc::clone(native.info()),
+            body: Body::Native(native),
+            config: config.into(),
+            names,
+        })
     }
 
     /// Starts an instance, and configures it.
@@ -149,6 +173,20 @@ impl<K: Sandboxed> Version<K> {
         let mut instance = Instance::asleep(Arc::clone(self));
         instance.wake()?;
         Ok(instance)
+    }
+
+    /// Starts an instance to be judged by what it answers: it is not blamed for a busy machine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Version::instance`].
+    pub fn on_trial(self: &Arc<Self>) -> Result<Patient<Instance<K>>, StartError> {
+        let started = patient::in_time(|| {
+            let mut instance = Instance::asleep(Arc::clone(self));
+            instance.judge_by_thread(true);
+            instance.wake().map(|()| instance)
+        });
+        started.map(Patient::new)
     }
 
     /// Starts an instance and asks it plain questions, as before an activation.
@@ -172,10 +210,21 @@ impl<K: Sandboxed> Version<K> {
         &self.config
     }
 
-    /// The policy.
+    /// The component; none of a native policy.
     #[must_use]
-    pub fn artifact(&self) -> &Artifact {
-        &self.artifact
+    pub fn artifact(&self) -> Option<&Artifact> {
+        match &self.body {
+            Body::Component(artifact) => Some(artifact),
+            Body::Native(_) => None,
+        }
+    }
+
+    /// The native policy, for one worker; none of a component.
+    pub(crate) fn native_policy(&self) -> Option<Box<dyn Decide<K>>> {
+        match &self.body {
+            Body::Component(_) => None,
+            Body::Native(native) => Some(native.policy()),
+        }
     }
 
     pub(crate) fn names(&self) -> &Names {
@@ -215,6 +264,14 @@ impl StartError {
     /// What the policy itself said, cut to a length that can be shown.
     pub(crate) fn refused(words: &str) -> Self {
         Self::Refused(words.chars().take(REFUSAL_CHARS_MAX).collect())
+    }
+
+    /// Whether it ran out of time.
+    pub(crate) fn is_late(&self) -> bool {
+        let (Self::Start(fault) | Self::Configure(fault) | Self::Trial(fault)) = self else {
+            return false;
+        };
+        matches!(fault, Fault::Deadline { .. })
     }
 
     /// The same as a fault of a call: a replacement had to be started, and could not be.

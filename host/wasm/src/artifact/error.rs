@@ -3,6 +3,7 @@
 use oona_core::policy::{Fault, Kind};
 
 use super::{COMPONENT_BYTES_MAX, LABEL_BYTES_MAX};
+use crate::metadata::MetadataError;
 use crate::wire::{HOST, interface};
 
 /// Why something is no policy.
@@ -77,4 +78,7 @@ pub enum LoadError {
          \"{0}\""
     )]
     Label(String),
+    /// What travels with it cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
 }

@@ -46,6 +46,10 @@ pub struct Budget {
     pub failures_window_ms: u64,
     /// How many there were within the window that ends now.
     pub failures_recent: usize,
+    /// How long its slowest call took of late, in µs: within that window, and the one before.
+    pub call_us_recent_max: u64,
+    /// How much memory its largest instance has had, in bytes; zero for a native build.
+    pub memory_bytes_used: u64,
 }
 
 impl SlotStatus {
@@ -71,7 +75,7 @@ fn budget<K: Sandboxed>(active: &Active<K>, now: Timestamp) -> Budget {
     let bounds = active
         .version
         .as_ref()
-        .map(|version| version.artifact().engine().config());
+        .and_then(|version| Some(version.artifact()?.engine().config()));
     let failures = lock(&active.budget);
     Budget {
         call_ms_max: bounds.map(|bounds| bounds.call_ms_max),
@@ -79,5 +83,7 @@ fn budget<K: Sandboxed>(active: &Active<K>, now: Timestamp) -> Budget {
         failures_max: failures.config().failures,
         failures_window_ms: failures.config().window_ms,
         failures_recent: failures.spent(now),
+        call_us_recent_max: super::micros(active.usage.slowest(now)),
+        memory_bytes_used: active.usage.memory_bytes(),
     }
 }

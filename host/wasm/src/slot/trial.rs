@@ -22,8 +22,10 @@ pub(crate) fn run<K: Sandboxed>(
     version: &Arc<Version<K>>,
     now: Timestamp,
 ) -> Result<Instance<K>, StartError> {
-    let mut instance = version.instance()?;
+    let mut instance = version.on_trial()?;
     decide(&mut instance, version.names(), now).map_err(StartError::Trial)?;
+    let mut instance = instance.into_inner();
+    instance.judge_by_thread(false);
     Ok(instance)
 }
 

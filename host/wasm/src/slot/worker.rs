@@ -112,6 +112,9 @@ impl<K: Sandboxed> Worker<K> {
                 Ok(())
             }
         };
+        let memory = self.current.as_ref().and_then(Decide::memory_bytes);
+        let usage = &self.active.usage;
+        usage.count(now, begun.elapsed(), memory.unwrap_or_default());
         let (by, fault) = match asked {
             Ok(()) => {
                 self.active
@@ -191,11 +194,8 @@ impl<K: Sandboxed> Worker<K> {
         text: &Arc<dyn Lookup>,
         decisions: &mut Vec<K::Decision>,
     ) {
-        let decided = self.native.decide(now, state, questions, text, decisions);
-        assert!(
-            decided.is_ok() && decisions.len() == questions.len(),
-            "the native build answers every question: {decided:?}"
-        );
+        let native = self.native.as_mut();
+        ask_native(native, now, state, questions, text, decisions);
     }
 
     /// Counts a failure, tells of it, and has the version taken out if it was one too many.
@@ -210,4 +210,20 @@ impl<K: Sandboxed> Worker<K> {
             self.shared.take_out(&self.active, fault, now);
         }
     }
+}
+
+/// Asks the native build, which answers whatever it is asked.
+pub(super) fn ask_native<K: Sandboxed>(
+    native: &mut dyn Decide<K>,
+    now: Timestamp,
+    state: &K::State,
+    questions: &[K::Question],
+    text: &Arc<dyn Lookup>,
+    decisions: &mut Vec<K::Decision>,
+) {
+    let decided = native.decide(now, state, questions, text, decisions);
+    assert!(
+        decided.is_ok() && decisions.len() == questions.len(),
+        "the native build answers every question: {decided:?}"
+    );
 }
