@@ -25,6 +25,18 @@ pub enum Right {
     /// Change them: push, activate, try, roll back. Includes reading.
     #[serde(rename = "policies:write")]
     WritePolicies,
+    /// See dead letters, their content included.
+    #[serde(rename = "dead-letters:read")]
+    ReadDeadLetters,
+    /// Redrive and purge them. Includes reading.
+    #[serde(rename = "dead-letters:write")]
+    WriteDeadLetters,
+    /// See how the bus protects itself and what it has cleared away.
+    #[serde(rename = "bus:read")]
+    ReadBus,
+    /// Force breakers and the mode, broadcast, clear away. Includes reading.
+    #[serde(rename = "bus:write")]
+    WriteBus,
 }
 
 impl Right {
@@ -34,11 +46,21 @@ impl Right {
         match self {
             Self::ReadPolicies => "policies:read",
             Self::WritePolicies => "policies:write",
+            Self::ReadDeadLetters => "dead-letters:read",
+            Self::WriteDeadLetters => "dead-letters:write",
+            Self::ReadBus => "bus:read",
+            Self::WriteBus => "bus:write",
         }
     }
 
     fn includes(self, other: Self) -> bool {
-        self == other || self == Self::WritePolicies
+        let also = match self {
+            Self::WritePolicies => Some(Self::ReadPolicies),
+            Self::WriteDeadLetters => Some(Self::ReadDeadLetters),
+            Self::WriteBus => Some(Self::ReadBus),
+            Self::ReadPolicies | Self::ReadDeadLetters | Self::ReadBus => None,
+        };
+        self == other || also == Some(other)
     }
 }
 
@@ -229,7 +251,7 @@ mod tests {
         );
         let right = "[[token]]\nname = 'a'\nsha256 = 'x'\nrights = ['all']";
         assert!(
-            wrong(right).contains("unknown variant `all`, expected `policies:read`"),
+            wrong(right).contains("unknown variant `all`, expected one of `policies:read`"),
             "{}",
             wrong(right)
         );

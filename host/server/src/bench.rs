@@ -3,12 +3,21 @@
 //! Machines are noisy, so only ratios within one run count. Rounds are interleaved: each measures
 //! every reference and every figure once, and a ratio is the median of the ratios of the rounds.
 
+mod broadcast;
+pub mod candidate;
 mod consume;
+mod host_process;
+mod ledger;
+mod load;
 mod policy;
+mod process;
 mod publish;
 mod raw;
 mod redis_process;
+mod replay;
 mod report;
+pub mod soak;
+mod store_view;
 mod swap;
 
 use std::path::PathBuf;
@@ -20,6 +29,7 @@ use oona_core::signing::{EmptySecret, Keyring, Secret};
 use tokio::task::JoinError;
 use tonic::transport::{Channel, Endpoint};
 
+pub use self::ledger::Tally;
 use self::raw::Raw;
 use self::redis_process::RedisProcess;
 pub use self::redis_process::StartError;
@@ -29,6 +39,7 @@ use crate::bus::Draft;
 use crate::config::{Config, ConfigError, Sources};
 use crate::host::{Host, HostError, policy_directory};
 use crate::policies::ActivateError;
+use crate::store::StoreError;
 
 /// Size of a message's content in bytes: what `peers` of this bus were measured with.
 pub const PAYLOAD_BYTES: usize = 280;
@@ -59,6 +70,10 @@ pub enum Subject {
     Policy,
     /// Publishing while policies are swapped.
     Swap,
+    /// Broadcasts, until all have acknowledged.
+    Broadcast,
+    /// A candidate over a log of decisions.
+    Replay,
 }
 
 /// What is to be measured, and how.
@@ -125,6 +140,15 @@ pub enum BenchError {
     /// A call failed.
     #[error("a call failed: {0}")]
     Call(Box<tonic::Status>),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// How much memory a process has cannot be told.
+    #[error("cannot tell how much memory a process has")]
+    Memory(#[source] std::io::Error),
+    /// There is no place for files.
+    #[error("cannot make a directory in {}", std::env::temp_dir().display())]
+    Scratch(#[source] std::io::Error),
     /// A task panicked.
     #[error("a task of the benchmark ended early")]
     Task(#[from] JoinError),
@@ -163,19 +187,26 @@ pub async fn run(options: &BenchOptions, listener: Listener<'_>) -> Result<Repor
     }
     let cache = Scratch::new();
     let host = start(options, &url, &cache).await?;
-    let measured = measure(options, &mut raw, &host, listener).await;
+    let measured = measure(options, &mut raw, &host, &cache, listener).await;
     host.shutdown().await;
     raw.forget_all().await?;
     measured
 }
 
-/// A directory for the time of the benchmark. The host makes it; it goes when this is dropped.
+/// A directory for the time of the benchmark, which goes when this is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
+    /// The host makes it.
     fn new() -> Self {
         let name = format!("oona-bench-{}", uuid::Uuid::now_v7().simple());
         Self(std::env::temp_dir().join(name))
+    }
+
+    fn made() -> Result<Self, BenchError> {
+        let scratch = Self::new();
+        std::fs::create_dir(&scratch.0).map_err(BenchError::Scratch)?;
+        Ok(scratch)
     }
 }
 
@@ -208,13 +239,7 @@ async fn start(options: &BenchOptions, url: &str, cache: &Scratch) -> Result<Hos
         config.policies.allow_unsigned = false;
         config.policies.directory = None;
     } else {
-        let named = options.policies.as_deref();
-        let directory = policy_directory(named).unwrap_or_else(|| "target/policies".into());
-        for kind in ["routing", "backpressure", "freshness", "dead-letter"] {
-            let path = directory.join(format!("{kind}.wasm"));
-            std::fs::metadata(&path).map_err(|source| BenchError::Policy { path, source })?;
-        }
-        config.policies.directory = Some(directory);
+        config.policies.directory = Some(components(options.policies.as_deref())?);
     }
     let keyring = Keyring::new(&Secret::new(uuid::Uuid::now_v7().to_string())?, &[]);
     let host = Host::start_with_keys(config, Some(keyring)).await?;
@@ -227,6 +252,7 @@ async fn measure(
     options: &BenchOptions,
     raw: &mut Raw,
     host: &Host,
+    scratch: &Scratch,
     listener: Listener<'_>,
 ) -> Result<Report, BenchError> {
     let wanted = |subject| options.wants(subject);
@@ -234,7 +260,13 @@ async fn measure(
     let mut samples = Samples::default();
     let entry = sample_entry(host, raw).await?;
     let channel = connect(host).await?;
-    let steps = [on_redis, wanted(Subject::Policy), wanted(Subject::Swap)];
+    let steps = [
+        on_redis,
+        wanted(Subject::Policy),
+        wanted(Subject::Swap),
+        wanted(Subject::Broadcast),
+        wanted(Subject::Replay),
+    ];
     let steps_each = steps.iter().filter(|wanted| **wanted).count();
     let all = steps_each * (options.rounds + 1);
     let mut done = 0;
@@ -264,6 +296,15 @@ async fn measure(
             step("swaps");
             swap::measure(host, raw, &mut samples).await?;
             raw.forget(STREAM).await?;
+        }
+        if wanted(Subject::Broadcast) {
+            step("broadcasts");
+            broadcast::measure(host.bus(), &mut samples).await?;
+        }
+        if wanted(Subject::Replay) && !options.native {
+            step("replay");
+            let directory = host.config().policies.directory.clone();
+            replay::measure(directory, &scratch.0, messages, &mut samples).await?;
         }
     }
     listener(all, all, "done");
@@ -315,6 +356,16 @@ fn draft() -> Draft {
 
 fn payload() -> bytes::Bytes {
     bytes::Bytes::from_static(&[0x5a; PAYLOAD_BYTES])
+}
+
+/// The directory with the components, all of which are there.
+fn components(named: Option<&std::path::Path>) -> Result<PathBuf, BenchError> {
+    let directory = policy_directory(named).unwrap_or_else(|| "target/policies".into());
+    for kind in ["routing", "backpressure", "freshness", "dead-letter"] {
+        let path = directory.join(format!("{kind}.wasm"));
+        std::fs::metadata(&path).map_err(|source| BenchError::Policy { path, source })?;
+    }
+    Ok(std::path::absolute(&directory).unwrap_or(directory))
 }
 
 /// A component of the policy directory.

@@ -10,18 +10,23 @@
 
 mod admission;
 mod board;
+mod broadcast;
 mod config;
+mod controls;
 mod desk;
 mod draft;
+mod housekeeping;
 mod inspect;
 mod keeper;
 mod letters;
 mod reader;
+mod receipts;
 mod settler;
 mod shared;
 mod status;
 mod subscription;
 mod texts;
+mod turns;
 mod writer;
 
 use std::pin::Pin;
@@ -32,11 +37,23 @@ use std::time::{Duration, Instant};
 use oona_core::Timestamp;
 use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::signing::Keyring;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-pub use self::config::{BusConfig, ConsumeConfig, PublishConfig, Streams};
+pub use self::broadcast::{
+    BROADCAST_DEADLINE_MAX, BROADCAST_GROUPS_MAX, Broadcast, BroadcastError, BroadcastReport,
+};
+pub use self::config::{
+    BroadcastConfig, BusConfig, ConsumeConfig, Overflow, PublishConfig, Retention, RetryOrder,
+    Streams,
+};
+pub use self::controls::{BreakerStatus, ControlError, MESSAGE_BYTES_MAX, ModeStatus, Operator};
 pub use self::draft::Draft;
-pub use self::letters::{DeadLetterView, RedriveError, Redriven};
+pub use self::housekeeping::{
+    HousekeepingConfig, HousekeepingReport, HousekeepingStatus, HousekeepingTotals, StreamRemovals,
+};
+pub use self::letters::{
+    DeadLetterView, Found, LetterError, LettersMeant, Original, Redriven, Stroll,
+};
 pub use self::status::{BusStatus, StoreStatus, StreamStatus};
 pub use self::subscription::{
     Delivery, DeliveryId, GROUP_BYTES_MAX, Nack, NotInFlight, SubscribeError, SubscribeOptions,
@@ -56,6 +73,8 @@ use crate::store::{Store, StoreError};
 pub struct Bus {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Pending>,
+    /// One permit for each byte that may wait for its outcome.
+    room: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Bus {
@@ -97,6 +116,8 @@ impl Bus {
             metrics,
         } = foundation;
         let (queue, waiting) = mpsc::channel(config.publish.queue_max);
+        let room = config.publish.queue_bytes_max.min(Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(room));
         let parts = Parts {
             config,
             store,
@@ -110,7 +131,11 @@ impl Bus {
             .tasks
             .spawn(Writer::new(Arc::clone(&shared), waiting).run());
         shared.tasks.spawn(keeper::keep(Arc::clone(&shared)));
-        let bus = Self { shared, queue };
+        let bus = Self {
+            shared,
+            queue,
+            room,
+        };
         (bus.clone(), BusTasks { bus })
     }
 
@@ -119,12 +144,13 @@ impl Bus {
         self.enqueue(draft).await.await
     }
 
-    /// Hands a message over and returns as soon as it has its place in the queue; the outcome comes
-    /// later. What one producer enqueues to one stream is written in this order.
+    /// Hands a message over and returns as soon as it has its place in the queue, in count and in
+    /// bytes; the outcome comes later. What one producer enqueues to one stream is written in this order.
     pub async fn enqueue(&self, draft: Draft) -> PendingOutcome {
         let shared = &self.shared;
         let since = Instant::now();
         let now = (shared.clock)();
+        let named = draft.id.is_some();
         let message = match draft.into_message(now, &shared.config.limits, &shared.config.ttls) {
             Ok(message) => message,
             Err(invalid) => {
@@ -132,11 +158,17 @@ impl Bus {
             }
         };
         let subject = message.subject(shared.symbol(&message.source));
+        let bytes = message.payload.len().max(1);
+        let bytes = bytes.min(shared.config.publish.queue_bytes_max);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
+        let room = room.unwrap_or_else(|_| unreachable!("it is never closed"));
         let (reply, outcome) = oneshot::channel();
         let pending = Pending {
             message,
+            named,
             subject,
-            asker: Asker { since, reply },
+            asker: Asker { since, reply, room },
         };
         match self.queue.send(pending).await {
             Ok(()) => PendingOutcome(Waiting::Later(outcome)),

@@ -1,5 +1,8 @@
 //! Tables of cases: what a policy must decide on which message. Run in the real sandbox, with no bus.
 
+mod coverage;
+mod junit;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +12,8 @@ use oona_wasm::{Artifact, Names, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::coverage::{Branch, Coverage, coverage};
+pub use self::junit::junit;
 use crate::chain::chain;
 use crate::record::{Decision, Message, Recorded, State, Texts};
 
@@ -19,13 +24,13 @@ pub const NOW_MS: u64 = 1_700_000_000_000;
 const TOLERANCE: f64 = 1e-4;
 
 /// A file of cases, and of laws in the same form.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cases {
     /// The kind of policy that they are about.
     pub kind: Kind,
     /// The configuration of all that have none of their own.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,
     /// What must be decided.
     #[serde(default, rename = "case")]
@@ -42,16 +47,16 @@ pub struct Case {
     /// What it shows.
     pub name: String,
     /// When it is, in ms since the epoch.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub now: Option<u64>,
     /// The configuration of this case alone.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,
     /// The message, as fields of [`Message`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub message: Map<String, Value>,
     /// What else the policy is told, as fields of [`State`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub state: Map<String, Value>,
     /// What it must answer, as fields of [`Decision`]; or `refused`, a part of the words with which it
     /// refuses its configuration.
@@ -90,6 +95,8 @@ pub struct CaseReport {
     pub passed: bool,
     /// What was decided, in words.
     pub decided: Option<String>,
+    /// The same, field by field; nothing if the configuration was refused.
+    pub decision: Option<Decision>,
     /// Where that is not what was expected.
     pub differences: Vec<Difference>,
     /// Why nothing was decided.
@@ -119,7 +126,7 @@ impl fmt::Display for Difference {
 }
 
 impl Cases {
-    /// Reads a file of cases: JSON if its name ends in `.json`, else TOML.
+    /// Reads a file of cases: JSON or YAML if its name ends in `.json`, `.yaml` or `.yml`, else TOML.
     ///
     /// # Errors
     ///
@@ -132,6 +139,13 @@ impl Cases {
         };
         let cases: Self = if file.ends_with(".json") {
             serde_json::from_str(text).map_err(|error| at(Some(error.line()), error.to_string()))?
+        } else if file.ends_with(".yaml") || file.ends_with(".yml") {
+            serde_saphyr::from_str(text).map_err(|error| {
+                let line = error
+                    .location()
+                    .and_then(|at| usize::try_from(at.line()).ok());
+                at(line, error.without_snippet().to_string())
+            })?
         } else {
             toml::from_str(text).map_err(|error| {
                 let line = error
@@ -161,12 +175,38 @@ impl Cases {
         Ok(cases)
     }
 
+    /// The table that travels with a component, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, or about another kind of policy.
+    pub fn of(artifact: &Artifact) -> Result<Option<Self>, CasesError> {
+        let Some(text) = &artifact.metadata().cases else {
+            return Ok(None);
+        };
+        let file = "its cases.json";
+        let cases = Self::parse(file, text)?;
+        if cases.kind == artifact.kind() {
+            return Ok(Some(cases));
+        }
+        Err(CasesError {
+            file: file.to_owned(),
+            place: String::new(),
+            problem: format!("it is about a {} policy", cases.kind),
+        })
+    }
+
+    /// The configuration of a case: its own, or that of the file, or nothing.
+    fn config_of(&self, case: &Case) -> Value {
+        let config = case.config.as_ref().or(self.config.as_ref());
+        config.cloned().unwrap_or_else(|| Value::Object(Map::new()))
+    }
+
     /// Asks the policy about every case.
     #[must_use]
     pub fn run(&self, artifact: &Artifact, names: &Names) -> Report {
         let reports = self.cases.iter().map(|case| {
-            let config = case.config.as_ref().or(self.config.as_ref());
-            let config = config.map_or_else(|| "{}".to_owned(), Value::to_string);
+            let config = self.config_of(case).to_string();
             case.run(artifact, &config, names)
         });
         let cases: Vec<_> = reports.collect();
@@ -219,6 +259,7 @@ impl Case {
             Kind::DeadLetter => self.ask::<policy::DeadLetter>(artifact, config, names),
         };
         let refused = self.expect.get("refused").and_then(Value::as_str);
+        let decision = decided.as_ref().ok().cloned();
         let (decided, differences, error) = match (decided, refused) {
             (Ok(decision), None) => (
                 Some(decision.to_string()),
@@ -236,6 +277,7 @@ impl Case {
             name: self.name.clone(),
             passed: differences.is_empty() && error.is_none(),
             decided,
+            decision,
             differences,
             error,
         }
@@ -254,7 +296,7 @@ impl Case {
         crate::policies::check_against(artifact, &checked).map_err(|error| words(&error))?;
         let version =
             Version::<K>::new(artifact, config, names.clone()).map_err(|error| words(&error))?;
-        let mut instance = version.instance().map_err(|error| words(&error))?;
+        let mut instance = version.on_trial().map_err(|error| words(&error))?;
         let (whole, question) =
             K::question(&message, &state, now, &names.symbols).map_err(|error| words(&error))?;
         let mut decisions = Vec::with_capacity(1);
@@ -293,12 +335,20 @@ fn alike(expected: &Value, got: &Value) -> bool {
 #[must_use]
 pub fn names(streams: &[String]) -> Names {
     let symbols = oona_wasm::SymbolTable::default();
+    let said = streams.iter().map(|stream| symbols.intern(stream));
+    let streams = Arc::new(said.collect());
+    with_usual_streams(&Names { symbols, streams })
+}
+
+/// The same names, and the streams of every bus by default: those that cases speak of.
+#[must_use]
+pub fn with_usual_streams(names: &Names) -> Names {
+    let symbols = names.symbols.clone();
     let usual = crate::bus::Streams::default();
     let usual = usual.destinations().map(|stream| symbols.intern(stream));
-    let said = streams.iter().map(|stream| symbols.intern(stream));
-    let streams = usual.chain(said).collect();
+    let streams = names.streams.iter().copied().chain(usual);
     Names {
-        streams: Arc::new(streams),
+        streams: Arc::new(streams.collect()),
         symbols: symbols.clone(),
     }
 }
@@ -360,12 +410,15 @@ mod tests {
         );
         check("a.toml", &twice, "another one of this name");
         check("a.json", "{\n\"kind\": 1}", "a.json:2: ");
+        check("a.yaml", "kind: routing\ncase:\n  - nam: x", "a.yaml:3: ");
     }
 
     #[test]
-    fn both_forms_say_the_same() {
+    fn all_forms_say_the_same() {
         let toml = "kind = 'freshness'\n[[case]]\nname = 'a'\nmessage = { age_ms = 5 }\nexpect = { verdict = 'fresh' }";
         let json = r#"{"kind": "freshness", "case": [{"name": "a", "message": {"age_ms": 5}, "expect": {"verdict": "fresh"}}]}"#;
+        let yaml = "kind: freshness\ncase:\n  - name: a\n    message: { age_ms: 5 }\n    expect: { verdict: fresh }\n";
         assert_eq!(Cases::parse("a.toml", toml), Cases::parse("a.json", json));
+        assert_eq!(Cases::parse("a.toml", toml), Cases::parse("a.yaml", yaml));
     }
 }

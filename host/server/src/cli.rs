@@ -5,9 +5,14 @@
 //! error, so that output can be piped.
 
 mod bench;
+mod breaker;
+mod broadcast;
 mod client;
 mod demo;
+mod dlq;
 mod explain;
+mod housekeeping;
+mod mode;
 pub mod output;
 mod policy;
 mod publish;
@@ -15,6 +20,7 @@ mod serve;
 mod subscribe;
 
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Parser, Subcommand};
 
@@ -63,10 +69,23 @@ enum Command {
     Serve(serve::Serve),
     Publish(publish::Publish),
     Subscribe(subscribe::Subscribe),
+    Broadcast(broadcast::Broadcast),
     Explain(explain::Explain),
     /// Make, ship, watch and take back policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Look at dead letters, redrive or purge them
+    #[command(subcommand)]
+    Dlq(dlq::Command),
+    /// Force the breakers of a host open or closed, or release them
+    #[command(subcommand)]
+    Breaker(breaker::Command),
+    /// See what a host has cleared away, or have it clear away
+    #[command(subcommand)]
+    Housekeeping(housekeeping::Command),
+    /// Force a host into conservative or normal mode, or release it
+    #[command(subcommand)]
+    Mode(mode::Command),
 }
 
 /// Why a command ended without doing what it was asked.
@@ -119,9 +138,27 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Serve(args) => serve::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
+        Command::Broadcast(args) => broadcast::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Policy(command) => policy::run(command),
+        Command::Dlq(command) => dlq::run(command),
+        Command::Breaker(command) => breaker::run(command),
+        Command::Housekeeping(command) => housekeeping::run(command),
+        Command::Mode(command) => mode::run(command),
     }
+}
+
+/// A length of time, such as `500ms`, `30s`, `10m`, `1h` or `7d`, in ms.
+fn duration_ms(text: &str) -> Result<u64, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    u64::try_from(duration.as_millis()).map_err(|_| "that is too long".to_owned())
+}
+
+/// A time in ms since the epoch, as `2026-11-23T19:58:49Z`.
+fn instant(ms: u64) -> String {
+    // The last second that it writes is in the year 9999.
+    let at = UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000));
+    humantime::format_rfc3339_seconds(at).to_string()
 }
 
 /// Help and version go to standard output and are no failure; anything else is a wrong usage.

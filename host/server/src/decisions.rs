@@ -53,6 +53,13 @@ pub struct Recorded {
     pub fault: Option<String>,
     /// How long its batch took, in ns.
     pub took_ns: u64,
+    /// Of how many decisions it is the one that was recorded.
+    #[serde(default = "one")]
+    pub every: u32,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// Where the log is written to.
@@ -257,6 +264,7 @@ mod tests {
             digest: "native".to_owned(),
             fault: None,
             took_ns: 1,
+            every: 1,
         }
     }
 

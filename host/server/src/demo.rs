@@ -379,7 +379,7 @@ impl Stage {
         self.handler.learn();
         let id = letter.id.parse::<EntryId>();
         let id = id.map_err(|error| DemoError::Bus(chain(&error)))?;
-        let redriven = self.bus.redrive(id).await;
+        let redriven = self.bus.redrive(id, None).await;
         let redriven = redriven.map_err(|error| DemoError::Bus(chain(&error)))?;
         let ids = [letter.event_id.clone()];
         let handled = timeout(PATIENCE, self.account.handled(&ids)).await;

@@ -31,6 +31,9 @@ pub struct Explained {
     pub version: String,
     /// The beginning of its digest; `native` for a native build.
     pub digest: String,
+    /// Why the policy in use would not answer itself, if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
     /// What else it was told.
     pub state: State,
     /// What it decides, and why.

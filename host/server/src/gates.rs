@@ -17,6 +17,7 @@ use oona_wasm::Artifact;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::cases::{self, Cases};
 use crate::chain::chain;
 use crate::laws::{self, LawOptions};
 use crate::policies::{ActivateError, Policies};
@@ -47,18 +48,21 @@ pub enum Gate {
     Start,
     /// It keeps the laws of its kind.
     Laws,
+    /// The cases that travel with it pass.
+    Cases,
     /// It does not fail on what the bus has decided on last.
     Trial,
 }
 
 impl Gate {
     /// All gates, in their order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Component,
         Self::Signature,
         Self::Config,
         Self::Start,
         Self::Laws,
+        Self::Cases,
         Self::Trial,
     ];
 
@@ -71,6 +75,7 @@ impl Gate {
             Self::Config => "config",
             Self::Start => "start",
             Self::Laws => "laws",
+            Self::Cases => "cases",
             Self::Trial => "trial",
         }
     }
@@ -78,7 +83,7 @@ impl Gate {
     /// Whether an operator may let a candidate through that does not pass.
     #[must_use]
     pub const fn can_be_forced(self) -> bool {
-        matches!(self, Self::Laws | Self::Trial)
+        matches!(self, Self::Laws | Self::Cases | Self::Trial)
     }
 }
 
@@ -272,16 +277,7 @@ pub fn pass(
             let told = trust.check(artifact.digest(), candidate.signatures);
             told.map(|told| ((), told)).map_err(Refusal::Unsigned)
         });
-        course.run(Gate::Config, || {
-            policies.check_config(artifact, &config)?;
-            Ok(((), "it fits the schema".to_owned()))
-        });
-        course.run(Gate::Start, || {
-            policies.try_out(artifact, &config)?;
-            Ok(((), "it starts and answers".to_owned()))
-        });
-        course.run(Gate::Laws, || laws(policies, artifact, &config));
-        course.run(Gate::Trial, || trial(policies, artifact, &config));
+        configured(&mut course, policies, artifact, &config);
     }
     course.skip_the_rest();
     Passage {
@@ -290,6 +286,71 @@ pub fn pass(
         config,
         refusal: course.refusal,
     }
+}
+
+/// As [`pass`], for what this host was started with, in another configuration. It decides here already:
+/// so it is a policy, and vouched for.
+#[must_use]
+pub fn pass_own(policies: &Policies, kind: Kind, config: &str, forced: &[Gate]) -> Passage {
+    let mut course = Course {
+        forced,
+        gates: Vec::with_capacity(Gate::ALL.len()),
+        refusal: None,
+    };
+    let own = policies.own(kind);
+    course.run(Gate::Component, || {
+        Ok((
+            (),
+            format!("the {kind} policy that this host was started with"),
+        ))
+    });
+    course.skip(Gate::Signature, "it decides on this host already");
+    if let Some(artifact) = &own {
+        configured(&mut course, policies, artifact, config);
+    } else {
+        course.run(Gate::Config, || {
+            policies.check_own_config(kind, config)?;
+            Ok(((), "it fits the schema".to_owned()))
+        });
+        course.run(Gate::Start, || {
+            policies.check_own_config(kind, config)?;
+            Ok(((), "it takes it, and answers".to_owned()))
+        });
+        course.skip(
+            Gate::Laws,
+            "the built-in policy is held to them when it is built",
+        );
+        course.skip(Gate::Cases, "none travel with the built-in policy");
+        course.run(Gate::Trial, || {
+            let records = policies.decisions().last(kind, TRIAL_DECISIONS);
+            if records.is_empty() {
+                return Ok(((), String::new()));
+            }
+            conclude(policies.replay_own(kind, config, &records)?)
+        });
+    }
+    course.skip_the_rest();
+    Passage {
+        gates: course.gates,
+        artifact: own,
+        config: config.to_owned(),
+        refusal: course.refusal,
+    }
+}
+
+/// The gates of a policy that is loaded and vouched for.
+fn configured(course: &mut Course<'_>, policies: &Policies, artifact: &Artifact, config: &str) {
+    course.run(Gate::Config, || {
+        policies.check_config(artifact, config)?;
+        Ok(((), "it fits the schema".to_owned()))
+    });
+    course.run(Gate::Start, || {
+        policies.try_out(artifact, config)?;
+        Ok(((), "it starts and answers".to_owned()))
+    });
+    course.run(Gate::Laws, || laws(policies, artifact, config));
+    course.run(Gate::Cases, || table(policies, artifact));
+    course.run(Gate::Trial, || trial(policies, artifact, config));
 }
 
 /// The gates so far.
@@ -345,6 +406,18 @@ impl Course<'_> {
         found
     }
 
+    /// Has nothing to ask at a gate.
+    fn skip(&mut self, gate: Gate, why: &str) {
+        if self.refusal.is_none() {
+            self.gates.push(GateReport {
+                gate,
+                status: Status::Skipped,
+                detail: why.to_owned(),
+                took_us: 0,
+            });
+        }
+    }
+
     fn skip_the_rest(&mut self) {
         let told: Vec<_> = self.gates.iter().map(|report| report.gate).collect();
         let rest = Gate::ALL.into_iter().filter(|gate| !told.contains(gate));
@@ -357,10 +430,12 @@ impl Course<'_> {
     }
 }
 
-/// Tries the laws of its kind, on fewer inputs than its author should have.
+/// Tries the laws of its kind and its own, on fewer inputs than its author should have.
 fn laws(policies: &Policies, artifact: &Artifact, config: &str) -> Found<()> {
+    let own = Cases::of(artifact).ok().flatten();
     let options = LawOptions {
         runs: LAW_RUNS,
+        own: own.map_or_else(Vec::new, |cases| cases.laws),
         ..LawOptions::default()
     };
     let report = laws::check(artifact, config, policies.names(), &options);
@@ -382,6 +457,37 @@ fn laws(policies: &Policies, artifact: &Artifact, config: &str) -> Found<()> {
     }
 }
 
+/// Asks the candidate about the cases that travel with it.
+fn table(policies: &Policies, artifact: &Artifact) -> Found<()> {
+    let failed = |detail: String| Refusal::Gate {
+        gate: Gate::Cases,
+        detail,
+    };
+    let cases = Cases::of(artifact).map_err(|error| failed(error.to_string()))?;
+    let Some(cases) = cases.filter(|cases| !cases.cases.is_empty()) else {
+        return Ok(((), String::new()));
+    };
+    let report = cases.run(artifact, &cases::with_usual_streams(policies.names()));
+    let count = report.cases.len();
+    match report.cases.into_iter().find(|case| !case.passed) {
+        Some(case) => {
+            let mut differences = case.differences.iter().map(ToString::to_string);
+            let why = case
+                .error
+                .or_else(|| differences.next())
+                .unwrap_or_default();
+            let others = report.failed - 1;
+            let others = if others == 0 {
+                String::new()
+            } else {
+                format!(", and {others} more")
+            };
+            Err(failed(format!("`{}` fails: {why}{others}", case.name)))
+        }
+        None => Ok(((), format!("it passes its {count} cases"))),
+    }
+}
+
 /// Tries the candidate on the last real decisions.
 fn trial(policies: &Policies, artifact: &Artifact, config: &str) -> Found<()> {
     let records = policies.decisions().last(artifact.kind(), TRIAL_DECISIONS);
@@ -389,13 +495,18 @@ fn trial(policies: &Policies, artifact: &Artifact, config: &str) -> Found<()> {
         return Ok(((), String::new()));
     }
     let replayed = replay::replay(artifact, config, policies.names(), &records, &|_| {});
+    conclude(replayed.map_err(|error| Refusal::Policy(error.into()))?)
+}
+
+/// Whether a candidate may go on after it was asked about the last decisions.
+fn conclude(replayed: Replayed) -> Found<()> {
     let Replayed {
         decisions,
         changed,
         faults,
         fault,
         ..
-    } = replayed.map_err(|error| Refusal::Policy(error.into()))?;
+    } = replayed;
     match fault {
         Some(fault) => Err(Refusal::Gate {
             gate: Gate::Trial,

@@ -61,5 +61,6 @@ async fn readyz(State(bus): State<Bus>) -> Response {
 
 async fn exposition(State(bus): State<Bus>) -> Response {
     let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    bus.policies().gauge();
     (content_type, bus.metrics().render()).into_response()
 }

@@ -112,12 +112,16 @@ pub struct Metrics {
     pub delivery_duration: Histogram,
     /// Messages per pipeline to the store.
     pub group_size: Histogram,
+    /// Publishes that were answered with the outcome of an earlier one of the same event id.
+    pub publish_duplicates: Counter,
+    /// Nonces that there was no room for: their messages were not delivered.
+    pub nonces_refused: Counter,
     /// 1 while the bus is in conservative mode, else 0.
     pub conservative_mode: Gauge,
-    /// Emergency messages over the rate that were demoted.
-    pub emergency_demoted: Counter,
-    /// Emergency messages over the rate that were rejected with a time to retry.
-    pub emergency_rejected: Counter,
+    /// Seconds until all had settled a broadcast, or nobody waited any longer.
+    pub broadcast_duration: Histogram,
+    /// 1 while an operator forces the mode, else 0.
+    pub conservative_forced: Gauge,
     /// 1 while the store answers, else 0.
     pub store_up: Gauge,
     /// Calls of the store that failed.
@@ -158,19 +162,26 @@ impl Metrics {
             ),
             group_size: t.histogram("group_size", "Messages per pipeline to the store", GROUPS),
             conservative_mode: t.gauge("conservative_mode", "1 in conservative mode"),
-            emergency_demoted: t.counter(
-                "emergency_demoted",
-                "Emergency messages over the rate that were demoted",
+            broadcast_duration: t.histogram(
+                "broadcast_duration_seconds",
+                "Until all had settled a broadcast, or nobody waited any longer",
+                LATENCY,
             ),
-            emergency_rejected: t.counter(
-                "emergency_rejected",
-                "Emergency messages over the rate that were rejected",
-            ),
+            conservative_forced: t
+                .gauge("conservative_forced", "1 while an operator forces the mode"),
             store_up: t.gauge("store_up", "1 while the store answers"),
             store_faults: t.counter("store_faults", "Calls of the store that failed"),
             subscribers: t.gauge("subscribers", "Subscribers connected"),
             in_flight: t.gauge("in_flight", "Deliveries that wait for their settlement"),
             nonces: t.gauge("nonces", "Nonces held in memory"),
+            nonces_refused: t.counter(
+                "nonces_refused",
+                "Deliveries put off because no more nonces may be held",
+            ),
+            publish_duplicates: t.counter(
+                "publish_duplicates",
+                "Publishes answered with the outcome of an earlier one of the same event id",
+            ),
             registry: table.0,
         }
     }
@@ -190,6 +201,24 @@ impl Metrics {
             ("outcome", outcome.name().into()),
             ("reason", self.bounded.admit("reason", reason)),
         ])
+    }
+
+    /// `oona_emergency_total{source,outcome}`: `accepted`, `demoted` to another stream, `over-rate`
+    /// (refused with the time to retry) or `rejected`.
+    #[must_use]
+    pub fn emergencies(&self, source: &str, outcome: &'static str) -> Counter {
+        self.publishing.emergencies.get_or_create_owned(&[
+            ("source", self.bounded.admit("source", source)),
+            ("outcome", outcome.into()),
+        ])
+    }
+
+    /// `oona_broadcasts_total{outcome}`: `all-acked`, `incomplete` or `refused`.
+    #[must_use]
+    pub fn broadcasts(&self, outcome: &'static str) -> Counter {
+        self.publishing
+            .broadcasts
+            .get_or_create_owned(&[("outcome", outcome.into())])
     }
 
     /// `oona_deliveries_total{stream,kind}`.
@@ -221,12 +250,84 @@ impl Metrics {
             .get_or_create_owned(&[stream_label(stream)])
     }
 
+    /// `oona_dropped_total{stream}`: unfinished entries of an overfull stream.
+    #[must_use]
+    pub fn dropped(&self, stream: &str) -> Counter {
+        self.streams
+            .dropped
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_expired_total{stream}`: messages that were not delivered since they had expired.
+    #[must_use]
+    pub fn expired(&self, stream: &str) -> Counter {
+        self.streams
+            .expired
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_expired_removed_total{stream}`: expired messages removed where nobody reads.
+    #[must_use]
+    pub fn expired_removed(&self, stream: &str) -> Counter {
+        self.streams
+            .expired_removed
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_consumers_removed_total{stream}`.
+    #[must_use]
+    pub fn consumers_removed(&self, stream: &str) -> Counter {
+        self.streams
+            .consumers_removed
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_groups_removed_total{stream}`.
+    #[must_use]
+    pub fn groups_removed(&self, stream: &str) -> Counter {
+        self.streams
+            .groups_removed
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_abandoned_total{stream}`: what removed groups had yet to finish.
+    #[must_use]
+    pub fn abandoned(&self, stream: &str) -> Counter {
+        self.streams
+            .abandoned
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_stream_in_line{stream}`.
+    #[must_use]
+    pub fn in_line(&self, stream: &str) -> Gauge {
+        self.streams
+            .in_line
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_turns_mended_total{stream}`.
+    #[must_use]
+    pub fn turns_mended(&self, stream: &str) -> Counter {
+        self.streams
+            .turns_mended
+            .get_or_create_owned(&[stream_label(stream)])
+    }
+
     /// `oona_promoted_total{stream}`.
     #[must_use]
     pub fn promoted(&self, stream: &str) -> Counter {
         self.streams
             .promoted
             .get_or_create_owned(&[stream_label(stream)])
+    }
+
+    /// `oona_dead_letters_removed_total{how}`: `redriven`, `purged` or `expired`.
+    #[must_use]
+    pub fn dead_letters_removed(&self, how: &'static str) -> Counter {
+        self.streams
+            .dead_letters_removed
+            .get_or_create_owned(&[("how", how.into())])
     }
 
     /// `oona_claimed_total{stream}`.
@@ -252,15 +353,31 @@ impl Metrics {
 
     /// `oona_breaker_state{breaker}`: 1 closed, 2 open, 3 half-open, as on the wire.
     #[must_use]
-    pub fn breaker_state(&self, breaker: &'static str) -> Gauge {
-        let labels = [("breaker", breaker.into())];
+    pub fn breaker_state(&self, breaker: &str) -> Gauge {
+        let labels = [("breaker", self.bounded.admit("breaker", breaker))];
         self.guards.breaker_state.get_or_create_owned(&labels)
     }
 
-    /// `oona_breaker_transitions_total{breaker,to}`.
+    /// `oona_breaker_forced{breaker}`: 1 while an operator holds it.
     #[must_use]
-    pub fn breaker_transitions(&self, breaker: &'static str, to: &'static str) -> Counter {
-        let labels = [("breaker", breaker.into()), ("to", to.into())];
+    pub fn breaker_forced(&self, breaker: &str) -> Gauge {
+        let labels = [("breaker", self.bounded.admit("breaker", breaker))];
+        self.guards.breaker_forced.get_or_create_owned(&labels)
+    }
+
+    /// `oona_breaker_transitions_total{breaker,to,reason}`.
+    #[must_use]
+    pub fn breaker_transitions(
+        &self,
+        breaker: &str,
+        to: &'static str,
+        reason: &'static str,
+    ) -> Counter {
+        let labels = [
+            ("breaker", self.bounded.admit("breaker", breaker)),
+            ("to", to.into()),
+            ("reason", reason.into()),
+        ];
         self.guards.breaker_transitions.get_or_create_owned(&labels)
     }
 
@@ -339,6 +456,15 @@ impl Metrics {
             .get_or_create_owned(&[("kind", kind.name().into()), ("resource", resource.into())])
     }
 
+    /// `oona_policy_used{kind,resource}`: `call_us` of the slowest recent call, `memory_bytes` of the
+    /// largest instance, or `failures` within the window.
+    #[must_use]
+    pub fn policy_used(&self, kind: Kind, resource: &'static str) -> Gauge {
+        self.policies
+            .used
+            .get_or_create_owned(&[("kind", kind.name().into()), ("resource", resource.into())])
+    }
+
     /// `oona_policy_trial_decisions_total{kind,outcome}`.
     #[must_use]
     pub fn policy_trial_decisions(&self, kind: Kind, agreed: bool) -> Counter {
@@ -410,7 +536,7 @@ mod tests {
             .policy_failures(Kind::Routing, "0.2.0", "deadline")
             .inc();
         metrics.policy_call_duration(Kind::Routing).observe(1e-6);
-        metrics.emergency_demoted.inc();
+        metrics.emergencies("kasmina", "demoted").inc();
         metrics.store_up.set(1);
         metrics.render()
     }
@@ -429,7 +555,7 @@ mod tests {
             r#"oona_breaker_state{breaker="publish"} 1"#,
             r#"oona_conservative_transitions_total{to="conservative",reason="depth"} 1"#,
             r#"oona_policy_failures_total{kind="routing",version="0.2.0",fault="deadline"} 1"#,
-            "oona_emergency_demoted_total 1",
+            r#"oona_emergency_total{source="kasmina",outcome="demoted"} 1"#,
             "oona_store_up 1",
         ];
         for line in table {

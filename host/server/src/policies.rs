@@ -8,18 +8,19 @@ mod ask;
 mod builtin;
 mod candidate;
 mod error;
+mod mixes;
 mod schema;
 mod seat;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use oona_core::Timestamp;
 use oona_core::budget::BudgetConfig;
 use oona_core::policy::{self, Kind};
 use oona_core::stage::Stage;
-use oona_core::symbols::Symbol;
 use oona_wasm::{Activation, Artifact, Engine, Names, SlotStatus, SymbolTable};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -29,18 +30,20 @@ use self::ask::Asking;
 pub use self::ask::{Asker, Pool};
 use self::builtin::built_in;
 pub use self::builtin::check_native;
-pub use self::candidate::{Example, Pair, StageStatus};
+pub use self::candidate::{Example, Failure, Pair, StageStatus};
 pub use self::error::ActivateError;
+use self::mixes::Reasons;
 use self::schema::validate;
 pub use self::seat::FellBack;
-use self::seat::{Fallbacks, Mix, Seat, seat};
+use self::seat::{Fallbacks, Seat, budgets, seat};
 use crate::bus::Streams;
 use crate::clock::Clock;
-use crate::decisions::DecisionLog;
+use crate::decisions::{DecisionLog, Recorded};
 use crate::explain::Explained;
 use crate::metrics::Metrics;
 use crate::native;
 use crate::record::{Message, RecordError, State};
+use crate::replay::{self, Replayed};
 use crate::signature::hex;
 
 /// What policies stand on.
@@ -127,8 +130,17 @@ struct Inner {
     dead_letter: Seat<policy::DeadLetter>,
     dead_letter_pool: Pool<policy::DeadLetter>,
     fallbacks: Fallbacks,
+    /// What was to decide from the start, and does not.
+    not_started: Mutex<BTreeMap<Kind, NotStarted>>,
     /// What was loaded last, so that going back needs no compiler.
     loaded: Mutex<VecDeque<Artifact>>,
+}
+
+/// A component with which the host was to start.
+struct NotStarted {
+    reason: String,
+    /// Whether the native build decides with its defaults, since the configuration was for another.
+    defaults: bool,
 }
 
 /// How many compiled policies are held.
@@ -156,6 +168,8 @@ pub struct PolicyStatus {
     pub config: Value,
     /// What is tried beside it.
     pub candidate: Option<StageStatus>,
+    /// Why it is not what the host was to start with, as long as nobody has chosen another.
+    pub not_started: Option<String>,
 }
 
 /// A policy was put in use.
@@ -210,19 +224,20 @@ impl Policies {
         };
         let fallbacks = Fallbacks::default();
         budgets(options);
-        let freshness = seat(options, &fallbacks, freshness);
-        let dead_letter = seat(options, &fallbacks, dead_letter);
+        let freshness = seat(options, &fallbacks, freshness, native::freshness);
+        let dead_letter = seat(options, &fallbacks, dead_letter, native::dead_letter);
         Self(Arc::new(Inner {
             engine: options.engine.clone(),
             names,
             clock: Arc::clone(&options.clock),
-            routing: seat(options, &fallbacks, routing),
-            backpressure: seat(options, &fallbacks, backpressure),
+            routing: seat(options, &fallbacks, routing, native::routing),
+            backpressure: seat(options, &fallbacks, backpressure, native::backpressure),
             freshness_pool: Pool::new(|| freshness.asker(&asking)),
             freshness,
             dead_letter_pool: Pool::new(|| dead_letter.asker(&asking)),
             dead_letter,
             fallbacks,
+            not_started: Mutex::default(),
             loaded: Mutex::default(),
             asking,
         }))
@@ -239,12 +254,66 @@ impl Policies {
     pub fn list(&self) -> Vec<PolicyStatus> {
         let inner = &*self.0;
         let now = (inner.clock)();
-        vec![
+        let mut policies = vec![
             inner.routing.status(now),
             inner.backpressure.status(now),
             inner.freshness.status(now),
             inner.dead_letter.status(now),
-        ]
+        ];
+        let failed = crate::sync::lock(&inner.not_started);
+        for policy in &mut policies {
+            let at_start = policy.slot.generation == 0;
+            if let Some(failed) = failed.get(&policy.kind).filter(|_| at_start) {
+                policy.not_started = Some(failed.reason.clone());
+                if failed.defaults {
+                    policy.config = json!({});
+                }
+            }
+        }
+        policies
+    }
+
+    /// Tells that the host was to start with a component that cannot be used, so that the native build
+    /// decides instead: with its defaults, if the configuration is not one of its own.
+    pub fn not_started(&self, kind: Kind, file: &Path, reason: &str, defaults: bool) {
+        let reason = format!("{} {reason}", file.display());
+        let with = if defaults {
+            ", with its default configuration"
+        } else {
+            ""
+        };
+        tracing::error!(%kind, reason, "not used: the built-in policy decides{with}");
+        self.0
+            .asking
+            .metrics
+            .policy_activations(Some(kind), false)
+            .inc();
+        let native = self.list().into_iter().find(|policy| policy.kind == kind);
+        let to = native.map_or_else(String::new, |policy| policy.slot.version.to_string());
+        crate::sync::lock(&self.0.fallbacks).push_back(FellBack {
+            kind,
+            from: file.display().to_string(),
+            to: to + with,
+            fault: reason.clone(),
+            generation: 0,
+        });
+        let failed = NotStarted { reason, defaults };
+        crate::sync::lock(&self.0.not_started).insert(kind, failed);
+    }
+
+    /// Puts what the policies in use spend of their budgets on the gauges.
+    pub fn gauge(&self) {
+        for status in self.list() {
+            let budget = status.slot.budget;
+            let set = |resource, used: u64| {
+                let used = i64::try_from(used).unwrap_or(i64::MAX);
+                let metrics = &self.0.asking.metrics;
+                metrics.policy_used(status.kind, resource).set(used);
+            };
+            set("call_us", budget.call_us_recent_max);
+            set("memory_bytes", budget.memory_bytes_used);
+            set("failures", budget.failures_recent as u64);
+        }
     }
 
     /// Puts a component in use. Without a kind, it is whatever kind the component is; without a
@@ -366,18 +435,60 @@ impl Policies {
     /// The configuration that the next version of a kind gets unless it is given another.
     #[must_use]
     pub fn config(&self, kind: Kind) -> Value {
-        with_seat!(self.0, kind, seat => crate::sync::lock(&seat.config).clone())
+        with_seat!(self.0, kind, seat => seat.config())
     }
 
-    /// Tries a candidate beside the version in use. Any other that was tried is tried no longer.
+    /// The component that this host was started with; none if that is the native build.
+    #[must_use]
+    pub fn own(&self, kind: Kind) -> Option<Artifact> {
+        with_seat!(self.0, kind, seat => seat.own().as_ref()?.artifact().cloned())
+    }
+
+    /// Whether the native build takes a configuration: by its schema, and by itself.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub fn check_own_config(&self, kind: Kind, config: &str) -> Result<(), ActivateError> {
+        let config = serde_json::from_str(config)?;
+        with_seat!(self.0, kind, seat => seat.builder.version(&config, self.names()).map(drop))
+    }
+
+    /// What the native build, so configured, would have decided on recorded decisions.
+    ///
+    /// # Errors
+    ///
+    /// If it does not take the configuration.
+    pub fn replay_own(
+        &self,
+        kind: Kind,
+        config: &str,
+        records: &[Arc<Recorded>],
+    ) -> Result<Replayed, ActivateError> {
+        let config = serde_json::from_str(config)?;
+        with_seat!(self.0, kind, seat => {
+            let version = seat.builder.version(&config, self.names())?;
+            Ok(replay::of_version(&version, self.names(), records, &|_| {})?)
+        })
+    }
+
+    /// Tries a candidate beside the version in use: a component, or, without one, what this host was
+    /// started with, in another configuration. Any other that was tried is tried no longer.
     ///
     /// # Errors
     ///
     /// As [`Policies::activate`].
-    pub fn stage(&self, kind: Kind, component: &[u8], stage: Stage) -> Result<(), ActivateError> {
-        let artifact = self.load(Some(kind), component)?;
+    pub fn stage(
+        &self,
+        kind: Kind,
+        component: Option<&[u8]>,
+        stage: Stage,
+    ) -> Result<(), ActivateError> {
         let inner = &*self.0;
-        with_seat!(inner, kind, seat => seat.stage(inner, &artifact, stage))
+        with_seat!(inner, kind, seat => seat.remember_base());
+        let artifact = component.map(|component| self.load(Some(kind), component));
+        let artifact = artifact.transpose()?;
+        with_seat!(inner, kind, seat => seat.stage(inner, artifact.as_ref(), stage))
     }
 
     /// Ends the trial of a candidate.
@@ -391,22 +502,22 @@ impl Policies {
         with_seat!(self.0, kind, seat => seat.candidate.load().as_ref().map(|staged| staged.status()))
     }
 
-    /// How often each reason was given since [`Policies::take_mix`].
+    /// How often the version that was put in use last has given each reason since then. What a canary
+    /// or a fail-safe decided meanwhile is not among it.
     #[must_use]
     pub fn mix(&self, kind: Kind) -> BTreeMap<String, u64> {
-        let mix = with_seat!(self.0, kind, seat => crate::sync::lock(&seat.mix).clone());
-        self.named(mix)
+        self.named(with_seat!(self.0, kind, seat => crate::sync::lock(&seat.mixes).in_use()))
     }
 
-    /// As [`Policies::mix`], and begins anew.
+    /// The same of the version before it, for whoever asks first after a change. If nothing has
+    /// changed since, as after an activation that this host could not follow, it is that of the version
+    /// in use, which goes on.
     #[must_use]
     pub fn take_mix(&self, kind: Kind) -> BTreeMap<String, u64> {
-        let mix =
-            with_seat!(self.0, kind, seat => std::mem::take(&mut *crate::sync::lock(&seat.mix)));
-        self.named(mix)
+        self.named(with_seat!(self.0, kind, seat => crate::sync::lock(&seat.mixes).take_ended()))
     }
 
-    fn named(&self, mix: HashMap<Symbol, u64>) -> BTreeMap<String, u64> {
+    fn named(&self, mix: Reasons) -> BTreeMap<String, u64> {
         let name = |reason| self.symbols().name(reason).unwrap_or_default().to_string();
         mix.into_iter()
             .map(|(reason, count)| (name(reason), count))
@@ -486,20 +597,4 @@ impl Policies {
 /// If it does not fit.
 pub fn check_against(artifact: &Artifact, config: &Value) -> Result<(), ActivateError> {
     validate(artifact.kind(), artifact.config_schema(), config)
-}
-
-/// Tells what every policy may use.
-fn budgets(options: &PolicyOptions) {
-    let bounds = options.engine.as_ref().map(|engine| engine.config());
-    for kind in Kind::ALL {
-        let set = |resource, limit: u64| {
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            options.metrics.policy_budget(kind, resource).set(limit);
-        };
-        set("failures", u64::from(options.budget.failures));
-        if let Some(bounds) = bounds {
-            set("call_ms", bounds.call_ms_max);
-            set("memory_bytes", bounds.memory_bytes_max as u64);
-        }
-    }
 }

@@ -3,38 +3,45 @@
 //! Artifacts are kept in the store under their digest; what is in use follows from an append-only list
 //! of changes beside them ([`oona_core::registry`]). To activate is to hold the candidate against the
 //! gates, keep the artifact, and append one entry: that entry is the step at which all hosts change
-//! over, and whatever dies before it has changed nothing. Each host reads the list every
+//! over, and whatever dies before it has changed nothing. Who appends says what he has read last, so
+//! that nothing is decided about a list that has changed meanwhile. Each host reads the list every
 //! `registry.poll_ms`, and at once after it has appended itself. What it read it writes to its cache,
-//! so that it starts with the same policies while the store is away.
+//! so that it starts with the same policies while the store is away, and so that a store that has lost
+//! its data gets the list back from whichever host comes first.
 
+mod apply;
+mod artifacts;
 mod cache;
 mod follow;
+mod judge;
+mod list;
 mod proposal;
+mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use oona_core::entry::{EntryId, Record};
+use oona_core::entry::EntryId;
 use oona_core::policy::Kind;
-use oona_core::registry::{
-    Action, Activation, Artifact, Change, Choice, Registry as State, Revision, Signature,
-};
+use oona_core::registry::{Action, Activation, Change, Choice, Registry as State, Revision};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
 
+use self::apply::Here;
+use self::cache::Line;
 use crate::clock::Clock;
-use crate::gates::{self, Candidate, Passage, Refusal, Trust};
+use crate::gates::{self, Candidate, Passage, Trust};
 use crate::policies::{ActivationReport, Policies};
-use crate::store::{Append, Store, StoreError, StreamName};
+use crate::store::{Store, StreamName};
 use crate::sync::lock;
 
 pub use self::follow::{Follower, begin};
 pub use self::proposal::{
-    Author, Outcome, Proposal, Refused, RegistryError, Standing, Use, Wanted,
+    Author, Outcome, Proposal, Refused, RegistryError, Standing, TrialHere, Use, Wanted,
 };
 
 /// The stream that holds the list of changes.
@@ -45,9 +52,6 @@ pub const FOLLOWED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How many changes a host holds for those who ask for the history. Older ones are in the store.
 pub const CHANGES_MAX: usize = 10_000;
-
-/// The fewest digits of a digest that name an artifact.
-const DIGEST_PREFIX_MIN: usize = 6;
 
 /// What a registry is told at the start.
 #[derive(Clone, Debug)]
@@ -72,10 +76,25 @@ struct Inner {
     clock: Clock,
     options: RegistryOptions,
     followed: Mutex<Followed>,
-    /// How far this host has followed: the last entry that it has acted upon.
-    reached: watch::Sender<EntryId>,
-    /// Wakes the one who follows.
+    /// The bytes of what is in use and tried: a store that has lost them gets them back.
+    components: Mutex<BTreeMap<String, Bytes>>,
+    /// What this host has to tell the list, and has not written yet.
+    notes: Mutex<VecDeque<Change>>,
+    /// How far this host has read.
+    read: watch::Sender<Read>,
+    /// How far each kind has followed: the last entry that it has acted upon.
+    reached: watch::Sender<BTreeMap<Kind, EntryId>>,
+    /// Wakes the one who reads.
     wake: Notify,
+}
+
+/// How far a host has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Read {
+    /// The last entry.
+    after: Option<EntryId>,
+    /// How often the store has lost entries that this host had read.
+    losses: u64,
 }
 
 /// What this host has read, and what came of it here.
@@ -83,32 +102,41 @@ struct Inner {
 struct Followed {
     state: State,
     changes: Vec<Numbered>,
-    /// What came of the last activation of each kind on this host.
-    applied: BTreeMap<Kind, Applied>,
-    /// Which trial of each kind runs on this host, or failed to.
-    staged: BTreeMap<Kind, Revision>,
-    /// What each activation has decided on this host: how often for each reason.
-    mixes: BTreeMap<(Kind, Revision), Mix>,
+    /// The list as it was read, while it is no longer than [`CHANGES_MAX`].
+    lines: Vec<Line>,
+    /// When each artifact was pushed last.
+    pushed: BTreeMap<String, Revision>,
+    /// What came of the list on this host, by kind.
+    here: BTreeMap<Kind, Here>,
+    /// What each activation has decided on this host: how often for each reason. By age.
+    mixes: BTreeMap<(Revision, Kind), Mix>,
 }
 
 /// How often each reason was given.
 pub type Mix = BTreeMap<String, u64>;
 
+/// A change, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The change.
+    pub change: Numbered,
+    /// What it has decided on this host, if it is an activation.
+    pub decisions: Option<Mix>,
+    /// The gates that what it put in use was let through, in its trial too.
+    pub forced: Vec<String>,
+}
+
 /// A change and its number.
 #[derive(Clone, Debug, Serialize)]
 pub struct Numbered {
+    /// The entry that holds it.
+    #[serde(skip)]
+    pub entry: EntryId,
     /// Its number.
     pub revision: Revision,
     /// The change.
     #[serde(flatten)]
     pub change: Change,
-}
-
-/// What came of an activation on this host.
-#[derive(Clone, Debug)]
-struct Applied {
-    revision: Revision,
-    outcome: Result<ActivationReport, String>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -136,42 +164,12 @@ impl Registry {
             clock,
             options,
             followed: Mutex::default(),
-            reached: watch::channel(EntryId::MIN).0,
+            components: Mutex::default(),
+            notes: Mutex::default(),
+            read: watch::channel(Read::default()).0,
+            reached: watch::channel(BTreeMap::new()).0,
             wake: Notify::new(),
         }))
-    }
-
-    /// Keeps an artifact, and says in the list that it is there.
-    ///
-    /// # Errors
-    ///
-    /// If it is no policy, is not vouched for, or the store does not take it.
-    pub async fn push(
-        &self,
-        component: Bytes,
-        signatures: Vec<Signature>,
-        author: &Author,
-    ) -> Result<Artifact, RegistryError> {
-        let (inner, bytes, held) = (Arc::clone(&self.0), component.clone(), signatures.clone());
-        let loaded = tokio::task::spawn_blocking(move || {
-            let loaded = inner.policies.load(None, &bytes).map_err(Refusal::from)?;
-            inner
-                .options
-                .trust
-                .check(loaded.digest(), &held)
-                .map_err(Refusal::Unsigned)?;
-            Ok(loaded)
-        });
-        let loaded = loaded
-            .await
-            .map_err(|error| RegistryError::Broken(error.to_string()))?;
-        let loaded = loaded.map_err(|refusal| {
-            Box::new(Refused {
-                refusal,
-                gates: Vec::new(),
-            })
-        })?;
-        self.keep(&loaded, &component, signatures, author).await
     }
 
     /// Puts a version in use, on every host, or tries it there beside the one in use.
@@ -186,11 +184,17 @@ impl Registry {
         usage: Use,
         author: &Author,
     ) -> Result<Outcome, RegistryError> {
+        self.catch_up().await?;
+        if let Wanted::InUse(kind) = proposal.wanted
+            && self.in_use(kind).is_none()
+        {
+            return self.propose_own(kind, proposal, usage, author).await;
+        }
         let (component, signatures) = self.component(&proposal.wanted).await?;
         let (inner, bytes, held) = (Arc::clone(&self.0), component.clone(), signatures.clone());
         let (config, forced) = (proposal.config, proposal.forced);
         let expected = proposal.kind;
-        let passed = tokio::task::spawn_blocking(move || {
+        let passed = spawn_blocking(move || {
             let candidate = Candidate {
                 component: &bytes,
                 kind: expected,
@@ -217,10 +221,11 @@ impl Registry {
         };
         let kind = loaded.kind();
         if proposal.dry_run {
-            let artifact = described(&loaded, component.len(), signatures);
+            let artifact = artifacts::described(&loaded, component.len(), signatures);
             return Ok(Outcome {
                 gates,
-                artifact,
+                kind,
+                artifact: Some(artifact),
                 revision: None,
                 activation: None,
             });
@@ -230,28 +235,56 @@ impl Registry {
             digest: Some(artifact.digest.clone()),
             config: Some(config),
         };
-        let forced = gates
-            .iter()
-            .filter(|report| report.status == gates::Status::Forced);
-        let action = match usage {
-            Use::Active => Action::Activate {
-                kind,
-                choice,
-                forced: forced.map(|report| report.gate.name().to_owned()).collect(),
-                reverts_to: None,
-            },
-            Use::Staged(mode, thresholds) => Action::Stage {
-                kind,
-                choice,
-                mode,
-                thresholds,
-            },
-        };
+        let action = usage.of(kind, choice, &gates);
         let (revision, activation) = self.append_and_follow(action, kind, author).await?;
         Ok(Outcome {
             gates,
-            artifact,
+            kind,
+            artifact: Some(artifact),
             revision: Some(revision),
+            activation,
+        })
+    }
+
+    /// As [`Registry::propose`]: another configuration for what each host was started with.
+    async fn propose_own(
+        &self,
+        kind: Kind,
+        proposal: Proposal,
+        usage: Use,
+        author: &Author,
+    ) -> Result<Outcome, RegistryError> {
+        let (policies, forced) = (self.0.policies.clone(), proposal.forced);
+        let config = proposal
+            .config
+            .unwrap_or_else(|| policies.config(kind).to_string());
+        let passed =
+            spawn_blocking(move || gates::pass_own(&policies, kind, &config, &forced)).await;
+        let Passage {
+            gates,
+            config,
+            refusal,
+            ..
+        } = passed.map_err(|error| RegistryError::Broken(error.to_string()))?;
+        if let Some(refusal) = refusal {
+            self.0.policies.refused(Some(kind), &refusal);
+            return Err(Box::new(Refused { refusal, gates }).into());
+        }
+        let (mut revision, mut activation) = (None, None);
+        if !proposal.dry_run {
+            let choice = Choice {
+                digest: None,
+                config: Some(config),
+            };
+            let action = usage.of(kind, choice, &gates);
+            let (number, report) = self.append_and_follow(action, kind, author).await?;
+            (revision, activation) = (Some(number), report);
+        }
+        Ok(Outcome {
+            gates,
+            kind,
+            artifact: None,
+            revision,
             activation,
         })
     }
@@ -321,297 +354,8 @@ impl Registry {
         };
         self.append_and_follow(action, kind, author).await
     }
-
-    /// Writes to the list that a host took a version out. Called by those who follow.
-    async fn note(&self, action: Action, message: String) -> Result<(), StoreError> {
-        let author = Author {
-            by: format!("host {}", self.0.options.host),
-            message,
-        };
-        self.append(action, &author).await.map(drop)
-    }
-
-    /// The last `count` changes, of one kind or of all, oldest first; with what each activation has
-    /// decided on this host.
-    #[must_use]
-    pub fn history(&self, kind: Option<Kind>, count: usize) -> Vec<(Numbered, Option<Mix>)> {
-        let followed = lock(&self.0.followed);
-        let about = |numbered: &&Numbered| match &numbered.change.action {
-            Action::Push(artifact) => kind.is_none_or(|kind| kind == artifact.kind),
-            Action::Activate { kind: of, .. }
-            | Action::Stage { kind: of, .. }
-            | Action::Promote { kind: of, .. }
-            | Action::Withdraw { kind: of, .. }
-            | Action::FellBack { kind: of, .. } => kind.is_none_or(|kind| kind == *of),
-        };
-        let mut found: Vec<_> = followed
-            .changes
-            .iter()
-            .rev()
-            .filter(about)
-            .take(count)
-            .cloned()
-            .collect();
-        found.reverse();
-        let with_mix = |numbered: Numbered| {
-            let mix = self.mix(&followed, &numbered);
-            (numbered, mix)
-        };
-        found.into_iter().map(with_mix).collect()
-    }
-
-    fn mix(&self, followed: &Followed, numbered: &Numbered) -> Option<Mix> {
-        let (Action::Activate { kind, .. } | Action::Promote { kind, .. }) =
-            &numbered.change.action
-        else {
-            return None;
-        };
-        let key = (*kind, numbered.revision);
-        let current = followed
-            .applied
-            .get(kind)
-            .is_some_and(|applied| applied.revision == numbered.revision);
-        if current {
-            return Some(self.0.policies.mix(*kind));
-        }
-        followed.mixes.get(&key).cloned()
-    }
-
-    /// How often each reason was given by the policy in use, on this host.
-    #[must_use]
-    pub fn mix_in_use(&self, kind: Kind) -> Mix {
-        self.0.policies.mix(kind)
-    }
-
-    /// What the registry says of a kind: the activation in use, the trial, and why this host does not
-    /// follow, if it does not.
-    #[must_use]
-    pub fn standing(&self, kind: Kind) -> Standing {
-        let followed = lock(&self.0.followed);
-        let applied = followed.applied.get(&kind);
-        Standing {
-            active: followed.state.active(kind).cloned(),
-            stage: followed.state.stage(kind).cloned(),
-            followed: applied.map(|applied| applied.revision),
-            refused: applied.and_then(|applied| applied.outcome.clone().err()),
-        }
-    }
-
-    /// All artifacts.
-    #[must_use]
-    pub fn artifacts(&self) -> Vec<Artifact> {
-        lock(&self.0.followed).state.artifacts().cloned().collect()
-    }
-
-    /// An artifact, and its bytes.
-    ///
-    /// # Errors
-    ///
-    /// If there is none with this digest, or the store does not answer.
-    pub async fn artifact(&self, digest: &str) -> Result<(Artifact, Bytes), RegistryError> {
-        let artifact = self.find(digest)?;
-        let bytes = self.fetch(&artifact.digest).await?;
-        Ok((artifact, bytes))
-    }
-
-    /// Keeps an artifact and says so, unless that is known already.
-    async fn keep(
-        &self,
-        loaded: &oona_wasm::Artifact,
-        component: &Bytes,
-        signatures: Vec<Signature>,
-        author: &Author,
-    ) -> Result<Artifact, RegistryError> {
-        let artifact = described(loaded, component.len(), signatures);
-        let known = lock(&self.0.followed)
-            .state
-            .artifact(&artifact.digest)
-            .cloned();
-        let news = known.as_ref().is_none_or(|known| {
-            artifact
-                .signatures
-                .iter()
-                .any(|signature| !known.signatures.contains(signature))
-        });
-        if news {
-            self.0
-                .store
-                .keep(&kept_name(&artifact.digest), component)
-                .await?;
-            cache::keep_artifact(self.0.options.cache.as_deref(), &artifact.digest, component);
-            let (entry, _) = self.append(Action::Push(artifact.clone()), author).await?;
-            self.wait(entry).await;
-        }
-        Ok(artifact)
-    }
-
-    /// The component that is meant, and the signatures that are known of it.
-    async fn component(&self, wanted: &Wanted) -> Result<(Bytes, Vec<Signature>), RegistryError> {
-        let digest = match wanted {
-            Wanted::Component(bytes, signatures) => return Ok((bytes.clone(), signatures.clone())),
-            Wanted::Digest(digest) => digest.clone(),
-            Wanted::InUse(kind) => {
-                let active = lock(&self.0.followed)
-                    .state
-                    .active(*kind)
-                    .and_then(|active| active.choice.digest.clone());
-                active.ok_or_else(|| {
-                    RegistryError::Unknown(format!(
-                        "the {kind} policy in use is not from the registry: name a FILE or a digest"
-                    ))
-                })?
-            }
-        };
-        let (artifact, bytes) = self.artifact(&digest).await?;
-        Ok((bytes, artifact.signatures))
-    }
-
-    fn find(&self, digest: &str) -> Result<Artifact, RegistryError> {
-        let followed = lock(&self.0.followed);
-        let mut found = followed
-            .state
-            .artifacts()
-            .filter(|artifact| artifact.digest.starts_with(digest));
-        match (found.next(), found.next()) {
-            (Some(artifact), None) if digest.len() >= DIGEST_PREFIX_MIN => Ok(artifact.clone()),
-            (Some(_), Some(_)) => Err(RegistryError::Unknown(format!(
-                "several artifacts begin with `{digest}`: give more digits"
-            ))),
-            _ => Err(RegistryError::Unknown(format!(
-                "the registry has no artifact `{digest}`: see `oona policy list --artifacts`"
-            ))),
-        }
-    }
-
-    /// The bytes of an artifact, from the cache or the store, and nothing but what its digest says.
-    async fn fetch(&self, digest: &str) -> Result<Bytes, RegistryError> {
-        if let Some(bytes) = cache::artifact(self.0.options.cache.as_deref(), digest) {
-            return Ok(bytes);
-        }
-        let kept = self.0.store.kept(&kept_name(digest)).await?;
-        let bytes = kept.ok_or_else(|| {
-            RegistryError::Unknown(format!(
-                "the bytes of artifact {digest} are gone from the store: push it again"
-            ))
-        })?;
-        if cache::digest(&bytes) != digest {
-            return Err(RegistryError::Unknown(format!(
-                "the store holds other bytes under {digest}: they are not used"
-            )));
-        }
-        cache::keep_artifact(self.0.options.cache.as_deref(), digest, &bytes);
-        Ok(bytes)
-    }
-
-    async fn append_and_follow(
-        &self,
-        action: Action,
-        kind: Kind,
-        author: &Author,
-    ) -> Result<(Revision, Option<ActivationReport>), RegistryError> {
-        let changes_use = matches!(action, Action::Activate { .. } | Action::Promote { .. });
-        let (entry, change) = self.append(action, author).await?;
-        if !self.wait(entry).await {
-            let seconds = FOLLOWED_WITHIN.as_secs();
-            return Err(RegistryError::NotFollowed(format!(
-                "it has not read it for {seconds} s"
-            )));
-        }
-        let followed = lock(&self.0.followed);
-        let mine = followed
-            .changes
-            .iter()
-            .rev()
-            .find(|numbered| numbered.change == change);
-        let revision = mine.map_or_else(|| followed.state.revision(), |numbered| numbered.revision);
-        if !changes_use {
-            return Ok((revision, None));
-        }
-        match followed.applied.get(&kind) {
-            Some(applied) if applied.revision == revision => match &applied.outcome {
-                Ok(report) => Ok((revision, Some(report.clone()))),
-                Err(reason) => Err(RegistryError::NotFollowed(reason.clone())),
-            },
-            // Another change came after it, and this host went there at once.
-            _ => Ok((revision, None)),
-        }
-    }
-
-    async fn append(
-        &self,
-        action: Action,
-        author: &Author,
-    ) -> Result<(EntryId, Change), StoreError> {
-        let change = Change {
-            at_ms: (self.0.clock)().as_millis(),
-            by: author.by.clone(),
-            message: author.message.clone(),
-            action,
-        };
-        let json = serde_json::to_vec(&change);
-        let json = json.unwrap_or_else(|error| unreachable!("a change is JSON: {error}"));
-        let record = Record {
-            payload: json.into(),
-            signature: None,
-        };
-        let append = Append {
-            stream: list(),
-            record,
-        };
-        let written = self.0.store.append(&[append]).await;
-        // Whatever the answer: it may have been written, and then this host follows it too.
-        self.0.wake.notify_one();
-        let mut written = written?;
-        let entry = written
-            .pop()
-            .unwrap_or_else(|| unreachable!("one answer for each"))?;
-        tracing::info!(target: "oona::audit", by = change.by, why = change.message, action = ?change.action, "policies");
-        Ok((entry, change))
-    }
-
-    /// Follows whatever others have written, so that what is decided next is about what is in use.
-    async fn catch_up(&self) -> Result<(), RegistryError> {
-        let reached = Some(*self.0.reached.borrow()).filter(|reached| *reached != EntryId::MIN);
-        let news = self
-            .0
-            .store
-            .range(&list(), reached, usize::from(u16::MAX))
-            .await?;
-        if let Some(last) = news.last() {
-            self.0.wake.notify_one();
-            self.wait(last.id).await;
-        }
-        Ok(())
-    }
-
-    /// Waits until this host has acted upon an entry; whether it has.
-    async fn wait(&self, entry: EntryId) -> bool {
-        let mut reached = self.0.reached.subscribe();
-        let followed = timeout(
-            FOLLOWED_WITHIN,
-            reached.wait_for(|reached| *reached >= entry),
-        )
-        .await;
-        matches!(followed, Ok(Ok(_)))
-    }
 }
 
 fn list() -> StreamName {
     LIST.into()
-}
-
-/// Under which name the store keeps an artifact.
-fn kept_name(digest: &str) -> String {
-    format!("policy:{digest}")
-}
-
-fn described(loaded: &oona_wasm::Artifact, size: usize, signatures: Vec<Signature>) -> Artifact {
-    Artifact {
-        digest: loaded.digest().to_owned(),
-        kind: loaded.kind(),
-        name: loaded.name().to_owned(),
-        version: loaded.version().to_owned(),
-        bytes: size as u64,
-        signatures,
-    }
 }

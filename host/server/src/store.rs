@@ -5,6 +5,7 @@
 
 pub mod memory;
 pub mod redis;
+mod turns;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,15 +14,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use oona_core::Timestamp;
+use oona_core::broadcast::{ReceiptOutcome, Sight};
 use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::NonceSeen;
+use serde::Serialize;
+
+pub use self::turns::{IN_LINE, Mended, Turns};
 
 /// Name of a stream.
 pub type StreamName = Arc<str>;
 
 /// A store of streams with consumer groups.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: Turns + Send + Sync + fmt::Debug {
     /// What it is.
     fn info(&self) -> StoreInfo;
 
@@ -33,7 +38,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn append(
         &self,
         batch: &[Append],
-    ) -> Result<Vec<Result<EntryId, StoreError>>, StoreError>;
+    ) -> Result<Vec<Result<Written, StoreError>>, StoreError>;
+
+    /// What was appended under these event ids, as far as it is still known.
+    async fn recall(&self, events: &[Arc<str>]) -> Result<Vec<Option<Written>>, StoreError>;
+
+    /// Appends an entry, in one atomic step, if the last one is `last` (`None`: there is none): under
+    /// `id`, which must be greater, or under the next that there is. `None` if another is the last.
+    async fn append_after(
+        &self,
+        stream: &StreamName,
+        last: Option<EntryId>,
+        id: Option<EntryId>,
+        record: &Record,
+    ) -> Result<Option<EntryId>, StoreError>;
 
     /// Makes a consumer group, and the stream with it, unless it exists.
     async fn ensure_group(
@@ -61,13 +79,23 @@ pub trait Store: Send + Sync + fmt::Debug {
         ids: &[EntryId],
     ) -> Result<(), StoreError>;
 
-    /// Settles entries of a group, each in one atomic write. `false` for those that were not pending:
+    /// Settles entries of a group, each in one atomic write, together with its receipt. `false` for those that were not pending:
     /// somebody else has settled them, and nothing was written.
     async fn settle(
         &self,
         group: &str,
         settlements: &[Settlement],
     ) -> Result<Vec<bool>, StoreError>;
+
+    /// Where each of these groups stands with an entry, and its receipt under this name: all at one
+    /// instant.
+    async fn sights(
+        &self,
+        stream: &StreamName,
+        id: EntryId,
+        receipt: &str,
+        groups: &[String],
+    ) -> Result<Vec<Sight>, StoreError>;
 
     /// Moves up to `count` delayed retries that are due at `now` to the end of their stream.
     async fn promote(
@@ -83,6 +111,31 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes the oldest finished entries of a stream that is longer than `length_max`, down to it.
     /// Never one that a group has yet to finish; a stream without groups is left alone.
     async fn trim(&self, stream: &StreamName, length_max: u64) -> Result<u64, StoreError>;
+
+    /// Removes the oldest entries of a stream that is longer than `length_max`, down to it, whether they
+    /// are finished or not: from the stream, and from what its groups have pending.
+    async fn drop_oldest(
+        &self,
+        stream: &StreamName,
+        length_max: u64,
+    ) -> Result<Dropped, StoreError>;
+
+    /// Removes the names of consumers that have been idle for so long, unless something is pending under
+    /// them. Answers how many.
+    async fn remove_idle_consumers(
+        &self,
+        stream: &StreamName,
+        idle: Duration,
+    ) -> Result<u64, StoreError>;
+
+    /// Removes groups that have had something to finish for so long, and in which nobody has been active
+    /// meanwhile. Of a group without consumers nothing tells since when: its time begins when this is
+    /// asked first. A group that has nothing to finish holds nobody up, and stays.
+    async fn remove_idle_groups(
+        &self,
+        stream: &StreamName,
+        idle: Duration,
+    ) -> Result<Vec<RemovedGroup>, StoreError>;
 
     /// Up to `count` entries after `after`, oldest first.
     async fn range(
@@ -101,6 +154,21 @@ pub trait Store: Send + Sync + fmt::Debug {
         fields: &Fields,
     ) -> Result<Option<EntryId>, StoreError>;
 
+    /// Removes entries, finished or not; answers how many there were.
+    async fn remove(&self, stream: &StreamName, ids: &[EntryId]) -> Result<u64, StoreError>;
+
+    /// Removes the oldest entries of a stream, finished or not: those from before `before`, and as
+    /// many as are more than `length_max`. Answers how many.
+    async fn expire(
+        &self,
+        stream: &StreamName,
+        before: Timestamp,
+        length_max: u64,
+    ) -> Result<u64, StoreError>;
+
+    /// The last entry of a stream, if it has any.
+    async fn last(&self, stream: &StreamName) -> Result<Option<EntryId>, StoreError>;
+
     /// Remembers nonces for a group, whichever replica asks; answers what was known of each.
     async fn remember(
         &self,
@@ -108,7 +176,7 @@ pub trait Store: Send + Sync + fmt::Debug {
         claims: &[NonceClaim],
     ) -> Result<Vec<NonceSeen>, StoreError>;
 
-    /// Keeps bytes under a name for good. What is there already stays: names are digests.
+    /// Keeps bytes under a name for good, instead of others that may be there.
     async fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError>;
 
     /// What is kept under a name.
@@ -141,6 +209,48 @@ pub struct Append {
     pub stream: StreamName,
     /// What.
     pub record: Record,
+    /// Whether to look first if it is there already.
+    pub once: Option<Once>,
+}
+
+impl Append {
+    /// To be appended whatever is there.
+    #[must_use]
+    pub fn new(stream: StreamName, record: Record) -> Self {
+        Self {
+            stream,
+            record,
+            once: None,
+        }
+    }
+}
+
+/// Makes an append happen once: the entry and the memory of it are one atomic write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// The event id that must not have been appended before.
+    pub event: Arc<str>,
+    /// For how long it is remembered.
+    pub window: Duration,
+    /// What is remembered with it.
+    pub note: Bytes,
+}
+
+/// What became of an append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The entry.
+    pub id: EntryId,
+    /// What was noted with it, if it was there before and nothing was written now.
+    pub before: Option<Bytes>,
+}
+
+impl Written {
+    /// It was not there before.
+    #[must_use]
+    pub const fn now(id: EntryId) -> Self {
+        Self { id, before: None }
+    }
 }
 
 /// Where a new group begins.
@@ -201,7 +311,21 @@ pub struct Settlement {
     pub id: EntryId,
     /// What becomes of it.
     pub step: Step,
+    /// What is noted of it for whoever waits.
+    pub receipt: Option<Receipted>,
 }
+
+/// A receipt of a group, for whoever broadcast the message. Held for [`RECEIPT_KEPT`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipted {
+    /// Under which name.
+    pub name: String,
+    /// How the entry was settled.
+    pub outcome: ReceiptOutcome,
+}
+
+/// How long receipts are held after the last of them.
+pub const RECEIPT_KEPT: Duration = Duration::from_secs(600);
 
 /// See [`Settlement`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,7 +345,27 @@ pub enum Step {
         stream: StreamName,
         /// What is written.
         record: Record,
+        /// What is written beside it, in the field [`ORIGINAL`](oona_core::entry::ORIGINAL).
+        original: Option<Bytes>,
     },
+}
+
+/// How many entries were dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Those that every group had finished.
+    pub finished: u64,
+    /// Those that some group had yet to finish; all, if there is no group.
+    pub unfinished: u64,
+}
+
+/// A group that was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RemovedGroup {
+    /// Its name.
+    pub name: String,
+    /// What it had yet to finish: not read, or not settled.
+    pub unfinished: u64,
 }
 
 /// How deep a stream is.

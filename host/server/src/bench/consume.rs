@@ -91,7 +91,7 @@ pub(super) async fn grpc(
         left = left.saturating_sub(delivery_ids.len());
         let messages = delivery_ids.len() as u32;
         say(Request::Ack(Ack { delivery_ids })).await?;
-        say(Request::Credit(Credit { messages })).await?;
+        say(Request::Credit(Credit { messages, bytes: 0 })).await?;
     }
     finished(raw).await?;
     samples.rate("consume-grpc", messages, begun.elapsed());

@@ -48,6 +48,18 @@ impl Raw {
         Ok(line.unwrap_or("unknown").trim().to_owned())
     }
 
+    /// How many bytes the server has taken for its data.
+    pub(super) async fn used_memory(&mut self) -> RedisResult<u64> {
+        let mut info = cmd("INFO");
+        let info: String = info.arg("memory").query_async(&mut self.connection).await?;
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory:"));
+        Ok(line
+            .and_then(|used| used.trim().parse().ok())
+            .unwrap_or_default())
+    }
+
     /// The fields of the first entry of a stream.
     pub(super) async fn first(&mut self, stream: &str) -> RedisResult<RawFields> {
         let mut range = cmd("XRANGE");

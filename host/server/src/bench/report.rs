@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::Unit::{Micros, Nanos, PerSecond};
-use super::Subject::{self, Consume, Publish, Swap};
+use self::Unit::{Kib, Micros, Nanos, PerSecond};
+use super::Subject::{self, Broadcast, Consume, Publish, Replay, Swap};
 use super::{BenchOptions, PAYLOAD_BYTES};
 
 /// What each figure belongs to, its name, what it says, its unit, and what it is held against.
@@ -20,7 +20,7 @@ type Definition = (
 );
 
 #[rustfmt::skip]
-const FIGURES: [Definition; 11] = [
+const FIGURES: [Definition; 16] = [
     (Publish, "raw-publish", "raw XADD, pipelines of 256", PerSecond, None),
     (Publish, "publish", "publish, embedded", PerSecond, Some("raw-publish")),
     (Publish, "publish-grpc", "publish, gRPC stream", PerSecond, Some("raw-publish")),
@@ -32,6 +32,11 @@ const FIGURES: [Definition; 11] = [
     (Swap, "publish-steady", "publish, 256 in flight, p99", Micros, None),
     (Swap, "publish-swapped", "the same, 20 swaps a second, p99", Micros, Some("publish-steady")),
     (Swap, "swap-pause-max", "longest pause of a worker by a swap", Nanos, None),
+    (Broadcast, "broadcast", "broadcast until 3 groups have acknowledged, p50", Micros, None),
+    (Broadcast, "broadcast-p99", "the same, p99", Micros, None),
+    (Replay, "parse-log", "a decision log read, on one core, decisions", PerSecond, None),
+    (Replay, "replay", "the same replayed, on all cores, decisions", PerSecond, Some("parse-log")),
+    (Replay, "replay-memory", "memory that this took more, at the most", Kib, None),
 ];
 
 #[derive(Clone, Copy)]
@@ -39,6 +44,7 @@ enum Unit {
     PerSecond,
     Micros,
     Nanos,
+    Kib,
 }
 
 impl Unit {
@@ -47,6 +53,7 @@ impl Unit {
             Self::PerSecond => "1/s",
             Self::Micros => "us",
             Self::Nanos => "ns",
+            Self::Kib => "KiB",
         }
     }
 }
@@ -96,7 +103,7 @@ impl Samples {
         }
     }
 
-    /// A time in ns.
+    /// A time in ns, or a size in KiB.
     pub(super) fn cost(&mut self, name: &str, ns: f64) {
         self.add(name, ns);
     }
@@ -156,7 +163,7 @@ impl Samples {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -194,7 +201,7 @@ pub struct Figure {
     pub name: String,
     /// What it is.
     pub what: String,
-    /// `1/s`, `us` or `ns`.
+    /// `1/s`, `us`, `ns` or `KiB`.
     pub unit: &'static str,
     /// Median of the rounds.
     pub median: f64,
@@ -271,7 +278,15 @@ fn thousands(value: f64) -> String {
     if value < 1_000.0 {
         return format!("{value:.1}");
     }
-    let digits = format!("{value:.0}");
+    grouped(&format!("{value:.0}"))
+}
+
+/// A count, in groups of three.
+pub(super) fn count(count: u64) -> String {
+    grouped(&count.to_string())
+}
+
+fn grouped(digits: &str) -> String {
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
@@ -320,5 +335,6 @@ mod tests {
             [7.25, 999.0, 1_234_567.8].map(thousands),
             ["7.2", "999.0", "1 234 568"]
         );
+        assert_eq!([0, 999, 7_004_000].map(count), ["0", "999", "7 004 000"]);
     }
 }

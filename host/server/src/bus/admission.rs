@@ -126,6 +126,9 @@ impl Admitter {
                         Ruling::Refuse { .. } => None,
                     };
                     board.landed(now, candidate, landed);
+                    if candidate.stream == board.emergency() {
+                        self.shared.count_emergency(candidate, landed);
+                    }
                     ruling
                 }
             };

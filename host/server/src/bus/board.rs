@@ -14,6 +14,7 @@ use oona_core::slo::SloWindow;
 use oona_core::symbols::Symbol;
 
 use super::BusConfig;
+use super::controls::ModeStatus;
 use crate::store::{StreamDepth, StreamName};
 
 /// One stream on the board.
@@ -59,7 +60,10 @@ impl Board {
             emergency: intern(&config.streams.emergency),
             normal: intern(&config.streams.normal),
             capacity: config.stream_length_max,
-            buckets: EmergencyBuckets::per_minute(config.emergency_per_minute),
+            buckets: EmergencyBuckets::with_rates(
+                config.emergency_per_minute,
+                config.emergency_per_source_per_minute,
+            ),
             conservative: Conservative::new(config.conservative.clone()),
         }
     }
@@ -72,6 +76,21 @@ impl Board {
     /// Whether the bus protects itself.
     pub(super) fn mode(&self) -> Mode {
         self.conservative.mode()
+    }
+
+    /// The mode, and in whose hands it is.
+    pub(super) fn mode_status(&self) -> ModeStatus {
+        ModeStatus {
+            mode: self.conservative.mode(),
+            reason: self.conservative.reason().name(),
+            automatic: self.conservative.mode_beneath(),
+            forced: self.conservative.forced().cloned(),
+        }
+    }
+
+    /// For an operator who takes the mode into his own hands.
+    pub(super) fn conservative_mut(&mut self) -> &mut Conservative {
+        &mut self.conservative
     }
 
     /// The streams.

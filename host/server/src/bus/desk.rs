@@ -1,16 +1,21 @@
 //! Where the parts of a subscription meet: readers bring entries, the subscriber takes deliveries
 //! and answers them, the settler carries the answers to the store.
 //!
-//! Everything here is bounded by `in_flight_max` and the two lanes: a reader asks for no more than
-//! there is room for, and room comes back when the store has confirmed a settlement.
+//! Everything here is bounded by `in_flight_max`, the two lanes, and the bytes that may be held: a
+//! reader asks for no more than there is room for, and room comes back when the store has confirmed a
+//! settlement.
+//!
+//! A handler that fails at everything is given a rest: after so many failures in a row
+//! (`breaker.handler_failures`) only emergencies are delivered to it, then a few messages on trial.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use oona_core::Timestamp;
-use oona_core::delivery::{Deliveries, DeliveryConfig};
-use oona_core::entry::{Entry, EntryId};
+use oona_core::breaker::{Breaker, Permit};
+use oona_core::delivery::{Credit, Deliveries, DeliveryConfig};
+use oona_core::entry::{EntryId, Fields};
 use oona_core::envelope::Message;
 use oona_core::lanes::Lanes;
 use oona_core::policy::{Failure, Subject};
@@ -23,6 +28,9 @@ use crate::metrics::DeliveryKind;
 use crate::store::StreamName;
 use crate::sync::lock;
 
+/// How much of what may be held is kept free for emergencies: one part in so many.
+const EMERGENCY_SHARE: usize = 8;
+
 /// An entry that this subscription holds.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
@@ -31,9 +39,27 @@ pub(super) struct Held {
     /// Under which name it was read.
     pub(super) consumer: Arc<str>,
     pub(super) content: Content,
+    /// The entry as it was read.
+    pub(super) fields: Fields,
     pub(super) subject: Subject,
     pub(super) deliveries: u32,
     pub(super) redelivered: bool,
+}
+
+impl Held {
+    /// The size of the entry as it was read.
+    pub(super) fn bytes(&self) -> usize {
+        let sizes = self.fields.iter();
+        sizes.map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// When its message loses its value, if ever.
+    pub(super) fn expires_at(&self) -> Option<Timestamp> {
+        match &self.content {
+            Content::Message(message) => message.expires_at,
+            Content::Raw => None,
+        }
+    }
 }
 
 /// What an entry turned out to be.
@@ -42,7 +68,7 @@ pub(super) enum Content {
     /// A message.
     Message(Arc<Message>),
     /// Something else.
-    Raw(Arc<Entry>),
+    Raw,
 }
 
 /// What a subscriber says of a delivery.
@@ -100,15 +126,28 @@ impl std::fmt::Debug for Desk {
     }
 }
 
+/// An entry in the hands of the subscriber, with the right to call its handler; emergencies need none.
+type InHand = (Held, Option<Permit>);
+
+/// What is known of an entry that is held.
+struct Holding {
+    /// The name it was read under.
+    consumer: Arc<str>,
+    bytes: usize,
+}
+
 struct State {
     lanes: Lanes<Held>,
-    in_flight: Deliveries<Held>,
+    in_flight: Deliveries<InHand>,
+    handler: Breaker,
     verdicts: Vec<(Held, Verdict)>,
     /// Verdicts that the settler has taken and the store has not confirmed.
     settling: usize,
-    /// Every entry held, whatever its state, with the name it was read under: kept alive in the
-    /// store, so that nobody claims it.
-    holding: BTreeMap<(StreamName, EntryId), Arc<str>>,
+    /// Every entry held, whatever its state: kept alive in the store, so that nobody claims it.
+    holding: BTreeMap<(StreamName, EntryId), Holding>,
+    /// Their size together, and what it may be.
+    bytes: usize,
+    bytes_max: usize,
     next_id: u64,
     readers: usize,
     closed: Option<Close>,
@@ -117,7 +156,7 @@ struct State {
 impl State {
     /// How many more entries the reader of a lane may bring. What waits in the other lane takes no
     /// room from emergencies: they would else wait behind whatever was read ahead.
-    fn room(&self, emergency: bool) -> usize {
+    fn room(&self, emergency: bool, entry_bytes_max: usize) -> usize {
         let waiting = if emergency {
             self.lanes.emergency_len()
         } else {
@@ -125,9 +164,52 @@ impl State {
         };
         let ahead = waiting + self.verdicts.len() + self.settling;
         if self.closed.is_some() {
+            return 0;
+        }
+        let free = self.in_flight.available().saturating_sub(ahead);
+        let fit = self.bytes_room(emergency) / entry_bytes_max.max(1);
+        // However little may be held, one is read when there is nothing to wait for.
+        let none_held = if emergency {
+            waiting == 0
+        } else {
+            self.bytes == 0
+        };
+        free.min(fit.max(none_held.into()))
+    }
+
+    /// How many more bytes the reader of a lane may bring.
+    fn bytes_room(&self, emergency: bool) -> usize {
+        let reserved = if emergency {
             0
         } else {
-            self.in_flight.available().saturating_sub(ahead)
+            self.bytes_max / EMERGENCY_SHARE
+        };
+        (self.bytes_max - reserved).saturating_sub(self.bytes)
+    }
+
+    fn hold(&mut self, held: &Held) {
+        let holding = Holding {
+            consumer: Arc::clone(&held.consumer),
+            bytes: held.bytes(),
+        };
+        self.bytes += holding.bytes;
+        let place = (held.stream.clone(), held.entry);
+        if let Some(before) = self.holding.insert(place, holding) {
+            self.bytes -= before.bytes;
+        }
+    }
+
+    /// What is delivered next. While the handler has a rest, that is an emergency or nothing.
+    fn pop(&mut self, now: Timestamp) -> Option<InHand> {
+        if self.lanes.is_empty() {
+            return None;
+        }
+        if self.lanes.emergency_is_next() {
+            return self.lanes.pop().map(|held| (held, None));
+        }
+        match self.handler.try_acquire(now) {
+            Ok(permit) => self.lanes.pop().map(|held| (held, Some(permit))),
+            Err(_) => self.lanes.pop_emergency().map(|held| (held, None)),
         }
     }
 }
@@ -153,6 +235,7 @@ impl Desk {
         let deadline = options.ack_deadline.unwrap_or(consume.ack_deadline);
         let mut in_flight = Deliveries::new(DeliveryConfig {
             in_flight_max: options.in_flight_max,
+            in_flight_bytes_max: consume.bytes_max,
             ack_deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
         });
         in_flight.credit(options.credit);
@@ -162,9 +245,12 @@ impl Desk {
             state: Mutex::new(State {
                 lanes,
                 in_flight,
+                handler: Breaker::new(shared.config.handler_breaker.clone()),
                 verdicts: Vec::new(),
                 settling: 0,
                 holding: BTreeMap::new(),
+                bytes: 0,
+                bytes_max: consume.bytes_max,
                 next_id: 1,
                 readers,
                 closed: None,
@@ -187,6 +273,7 @@ impl Desk {
     /// `None` when the subscription has ended.
     pub(super) async fn room(&self, emergency: bool, streams: usize) -> Option<usize> {
         let batch_max = self.shared.config.consume.batch_max;
+        let entry_bytes_max = self.shared.config.limits.payload_bytes_max * streams.max(1);
         wait_for(&self.room, || {
             let state = self.state();
             if state.closed.is_some() {
@@ -198,7 +285,7 @@ impl Desk {
                 state.lanes.normal_free()
             };
             let count = state
-                .room(emergency)
+                .room(emergency, entry_bytes_max)
                 .min(free / streams.max(1))
                 .min(batch_max);
             (count > 0).then_some(Some(count))
@@ -210,10 +297,7 @@ impl Desk {
     pub(super) fn arrived(&self, emergency: bool, held: Vec<Held>) {
         let mut state = self.state();
         for held in held {
-            state.holding.insert(
-                (held.stream.clone(), held.entry),
-                Arc::clone(&held.consumer),
-            );
+            state.hold(&held);
             if state.closed.is_some() {
                 state.verdicts.push((held, Verdict::Release));
                 continue;
@@ -242,10 +326,7 @@ impl Desk {
         }
         let mut state = self.state();
         for (held, _) in &verdicts {
-            state.holding.insert(
-                (held.stream.clone(), held.entry),
-                Arc::clone(&held.consumer),
-            );
+            state.hold(held);
         }
         state.verdicts.extend(verdicts);
         drop(state);
@@ -277,7 +358,7 @@ impl Desk {
         if state.closed.is_some() || state.in_flight.available() == 0 {
             return None;
         }
-        let held = state.lanes.pop()?;
+        let (held, permit) = state.pop(now)?;
         let Content::Message(message) = &held.content else {
             return None;
         };
@@ -292,8 +373,10 @@ impl Desk {
             deliveries: held.deliveries,
         };
         let before = state.in_flight.next_deadline();
-        state.in_flight.start(now, id.0, held);
+        let bytes = held.bytes();
+        state.in_flight.start(now, id.0, bytes, (held, permit));
         // An older delivery may have been given longer than this one has.
+        self.shared.metrics.in_flight.inc();
         let sooner = before.is_none_or(|before| state.in_flight.next_deadline() < Some(before));
         drop(state);
         if sooner {
@@ -314,8 +397,11 @@ impl Desk {
     }
 
     pub(super) fn reply(&self, id: DeliveryId, reply: Reply) -> Result<(), NotInFlight> {
+        let now = (self.clock)();
         let mut state = self.state();
-        let held = state.in_flight.settle(id.0).map_err(|_| NotInFlight(id))?;
+        let settled = state.in_flight.settle(id.0);
+        let (held, permit) = settled.map_err(|_| NotInFlight(id))?;
+        self.shared.metrics.in_flight.dec();
         let verdict = match reply {
             Reply::Ack => Verdict::Ack,
             Reply::Nack(Nack {
@@ -335,11 +421,32 @@ impl Desk {
                 }
             }
         };
+        self.tell_handler_breaker(&mut state.handler, now, permit, &verdict);
         state.verdicts.push((held, verdict));
         drop(state);
         self.settle.notify_one();
         self.deliverable.notify_waiters();
         Ok(())
+    }
+
+    /// Whether the handler failed. A message that can never be handled is not its fault.
+    fn tell_handler_breaker(
+        &self,
+        breaker: &mut Breaker,
+        now: Timestamp,
+        permit: Option<Permit>,
+        verdict: &Verdict,
+    ) {
+        let Some(permit) = permit else { return };
+        match verdict {
+            Verdict::Ack => breaker.record(now, permit, true),
+            Verdict::Failed {
+                failure: Failure::HandlerError | Failure::Timeout,
+                ..
+            } => breaker.record(now, permit, false),
+            _ => breaker.give_back(permit),
+        }
+        self.shared.tell_breaker("handler", breaker, now);
     }
 
     pub(super) fn extend(&self, id: DeliveryId, by: Duration) -> Result<(), NotInFlight> {
@@ -350,7 +457,7 @@ impl Desk {
             .map_err(|_| NotInFlight(id))
     }
 
-    pub(super) fn credit(&self, more: usize) {
+    pub(super) fn credit(&self, more: Credit) {
         self.state().in_flight.credit(more);
         self.deliverable.notify_waiters();
         self.room.notify_waiters();
@@ -377,7 +484,8 @@ impl Desk {
         while let Some(held) = state.lanes.pop() {
             state.verdicts.push((held, Verdict::Release));
         }
-        for held in state.in_flight.drain() {
+        for (held, _) in state.in_flight.drain() {
+            self.shared.metrics.in_flight.dec();
             let verdict = match close {
                 Close::Released => Verdict::Release,
                 Close::Lost => Verdict::Failed {
@@ -399,12 +507,14 @@ impl Desk {
     pub(super) fn work(&self) -> Work {
         let now = (self.clock)();
         let mut state = self.state();
-        for held in state.in_flight.expired(now) {
+        for (held, permit) in state.in_flight.expired(now) {
+            self.shared.metrics.in_flight.dec();
             let failed = Verdict::Failed {
                 failure: Failure::Timeout,
                 delay: None,
                 detail: "no answer before the acknowledgement deadline".to_owned(),
             };
+            self.tell_handler_breaker(&mut state.handler, now, permit, &failed);
             state.verdicts.push((held, failed));
         }
         if !state.verdicts.is_empty() {
@@ -415,7 +525,12 @@ impl Desk {
         if state.closed.is_some() && state.readers == 0 {
             return Work::Done;
         }
-        Work::Wait(state.in_flight.next_deadline())
+        let rest = state.handler.refuses_for(now).map(|rest| now + rest);
+        if rest.is_none() && !state.lanes.is_empty() {
+            self.deliverable.notify_waiters();
+        }
+        let deadline = state.in_flight.next_deadline();
+        Work::Wait(deadline.into_iter().chain(rest).min())
     }
 
     /// Waits until there may be something to settle.
@@ -428,7 +543,8 @@ impl Desk {
         let mut state = self.state();
         for (stream, entry) in places {
             state.settling -= 1;
-            state.holding.remove(&(stream.clone(), entry));
+            let holding = state.holding.remove(&(stream.clone(), entry));
+            state.bytes -= holding.map_or(0, |holding| holding.bytes);
         }
         drop(state);
         self.room.notify_waiters();
@@ -439,9 +555,9 @@ impl Desk {
     pub(super) fn holding(&self) -> BTreeMap<(StreamName, Arc<str>), Vec<EntryId>> {
         let state = self.state();
         let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for ((stream, entry), consumer) in &state.holding {
+        for ((stream, entry), holding) in &state.holding {
             places
-                .entry((stream.clone(), Arc::clone(consumer)))
+                .entry((stream.clone(), Arc::clone(&holding.consumer)))
                 .or_default()
                 .push(*entry);
         }

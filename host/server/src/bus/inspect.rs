@@ -110,12 +110,13 @@ impl Inspector {
             entry: entry.id,
             consumer: Arc::clone(&self.consumer),
             content: Content::Message(Arc::clone(&message)),
+            fields: entry.fields,
             subject,
             deliveries,
             redelivered: again || deliveries > 1,
         };
         if let Some(failed) = failed {
-            held.content = Content::Raw(Arc::new(entry));
+            held.content = Content::Raw;
             refused.push((held, failed));
             return None;
         }
@@ -225,6 +226,7 @@ impl Inspector {
         match seen {
             Ok(seen) => Some(seen),
             Err(full) => {
+                self.shared.metrics.nonces_refused.inc();
                 tracing::error!(
                     error = %full,
                     stream = %candidate.held.stream,

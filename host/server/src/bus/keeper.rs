@@ -1,13 +1,15 @@
-//! The bus's own chores: sampling depth, following the mode, promoting retries, trimming.
+//! The bus's own chores: sampling depth, following the mode, promoting retries, and the time for a round
+//! of housekeeping.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use oona_core::policy::Mode;
 use oona_core::schedule::Backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::controls::tell_mode;
+use super::housekeeping;
 use super::shared::Shared;
 use crate::store::{StoreError, StreamName};
 
@@ -61,6 +63,11 @@ async fn round(shared: &Shared, streams: &[StreamName], due: bool) -> Result<(),
         let overlong = found.length * 100 > shared.config.stream_length_max * OVERLONG_PERCENT;
         let delayed = found.delayed > 0;
         show(shared, stream, &found);
+        let groups = if due {
+            found.groups.clone()
+        } else {
+            Vec::new()
+        };
         shared.board().sampled(shared.symbol(stream), found);
         if delayed {
             let promoted = shared
@@ -69,13 +76,13 @@ async fn round(shared: &Shared, streams: &[StreamName], due: bool) -> Result<(),
                 .await?;
             shared.metrics.promoted(stream).inc_by(promoted);
         }
-        if due || overlong {
-            let trimmed = shared
-                .store
-                .trim(stream, shared.config.stream_length_max)
-                .await?;
-            shared.metrics.trimmed(stream).inc_by(trimmed);
+        if overlong && !due {
+            housekeeping::relieve(shared, stream).await?;
         }
+        shared.mend_turns(stream, &groups).await?;
+    }
+    if due {
+        housekeeping::round(shared).await?;
     }
     Ok(())
 }
@@ -98,36 +105,24 @@ fn show(shared: &Shared, stream: &str, found: &crate::store::StreamDepth) {
     gauges.length.set(gauge(found.length));
 }
 
-/// Enters or leaves conservative mode.
+/// Enters or leaves conservative mode, and shows how the breakers are.
 fn follow_mode(shared: &Shared) {
     let now = (shared.clock)();
-    let breaker_open = {
-        let state = shared.publish_breaker().state(now);
-        shared
-            .metrics
-            .breaker_state("publish")
-            .set(state.wire_number().into());
-        state.is_open()
-    };
-    let consume = shared.consume_breaker().state(now);
-    shared
-        .metrics
-        .breaker_state("consume")
-        .set(consume.wire_number().into());
-    let transition = shared
-        .board()
-        .observe(now, breaker_open || consume.is_open());
-    let Some(transition) = transition else { return };
-    let conservative = transition.to == Mode::Conservative;
-    let to = if conservative {
-        "conservative"
-    } else {
-        "normal"
-    };
-    let reason = transition.reason.name();
-    shared.metrics.conservative_mode.set(conservative.into());
-    shared.metrics.conservative_transitions(to, reason).inc();
-    tracing::warn!(mode = to, reason, "the bus changes its mode");
+    let mut any_open = false;
+    for status in shared.breakers() {
+        let Some(mut breaker) = shared.breaker(&status.name) else {
+            continue;
+        };
+        shared.tell_breaker(&status.name, &mut breaker, now);
+        let state = breaker.state(now);
+        any_open |= state.is_open();
+        let gauge = shared.metrics.breaker_state(&status.name);
+        gauge.set(state.wire_number().into());
+        let gauge = shared.metrics.breaker_forced(&status.name);
+        gauge.set(breaker.forced().is_some().into());
+    }
+    let transition = shared.board().observe(now, any_open);
+    tell_mode(shared, transition);
 }
 
 /// Waits until the store answers, so that a dead store at start is a delay and not an end.

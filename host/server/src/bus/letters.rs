@@ -1,16 +1,22 @@
-//! Dead letters: to look at, and to send on their way again.
+//! Dead letters: to look at, to count, to send on their way again, and to let go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use oona_core::dead_letter::{DeadLetter, DeadLetterError, Restored};
-use oona_core::entry::{Entry, EntryId};
+use oona_core::dead_letter::{DeadLetter, DeadLetterError, Filter, Restored, Tally, Walk};
+use oona_core::entry::{Entry, EntryId, Fields, PAYLOAD, SIGNATURE};
 use oona_core::signing::VerifyError;
 use serde::Serialize;
 
 use super::Bus;
 use super::shared::Shared;
 use crate::store::{StoreError, StreamName};
+
+/// How many entries are read at once: with payloads of the largest size, some 100 MB.
+const PAGE: usize = 128;
+
+/// How many entries one search looks at; the next goes on from there.
+const SEARCHED_MAX: usize = 10_000;
 
 /// A dead letter, for people and programs to look at.
 #[derive(Clone, Debug, Serialize)]
@@ -37,7 +43,11 @@ pub struct DeadLetterView {
     pub group: String,
     /// How often handling it failed.
     pub attempts: u32,
-    /// When it was filed, in ms since the epoch.
+    /// How often it has been redriven before.
+    pub redrives: u32,
+    /// When handling it failed first, in ms since the epoch.
+    pub first_failed_ms: u64,
+    /// When it was filed, in ms since the epoch: when handling it failed last.
     pub at_ms: u64,
     /// Name and version of the policy that filed it.
     pub policy: String,
@@ -45,6 +55,26 @@ pub struct DeadLetterView {
     pub payload_size: usize,
     /// The message's own attributes.
     pub attributes: BTreeMap<String, String>,
+}
+
+/// Some dead letters, and where to go on.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The letters, oldest first.
+    pub letters: Vec<DeadLetterView>,
+    /// Go on after this entry; at the end without.
+    pub next: Option<EntryId>,
+    /// How many entries were met that are no dead letters of this bus.
+    pub foreign: u64,
+}
+
+/// The entry that a dead letter is about, as it was read.
+#[derive(Clone, Debug)]
+pub struct Original {
+    /// Every field, byte for byte.
+    pub fields: Fields,
+    /// Whether a key of this bus verifies its signature; `None` if the bus has no key.
+    pub verified: Option<bool>,
 }
 
 /// A dead letter that went back.
@@ -58,7 +88,7 @@ pub struct Redriven {
 
 /// Why a dead letter stays where it is.
 #[derive(Debug, thiserror::Error)]
-pub enum RedriveError {
+pub enum LetterError {
     /// There is no such dead letter: never was, or somebody else has redriven it.
     #[error("there is no dead letter {0}")]
     Gone(EntryId),
@@ -78,22 +108,72 @@ pub enum RedriveError {
         /// What is wrong with it.
         source: DeadLetterError,
     },
-    /// It came from a stream that the bus does not have any more.
-    #[error("dead letter {id} came from `{stream}`, which is no stream of this bus")]
+    /// It shall go to a stream that the bus does not have, or does not have any more.
+    #[error("dead letter {id} cannot go to `{stream}`: the bus has {known}")]
     UnknownStream {
         /// Which.
         id: EntryId,
-        /// From where.
+        /// Where to.
         stream: String,
+        /// What there is.
+        known: String,
     },
     /// The store failed.
-    #[error("the store did not redrive dead letter {id}")]
+    #[error("the store failed at dead letter {id}")]
     Store {
         /// Which.
         id: EntryId,
         /// How it failed.
         source: StoreError,
     },
+}
+
+/// Which dead letters a command is about.
+#[derive(Clone, Debug)]
+pub enum LettersMeant {
+    /// These.
+    Ids(Vec<EntryId>),
+    /// All that fit, of those that are there now.
+    Fitting(Filter),
+}
+
+/// A way through the dead letters that are meant, oldest first.
+#[derive(Debug)]
+pub struct Stroll {
+    bus: Bus,
+    filter: Filter,
+    walk: Option<Walk>,
+    ahead: VecDeque<EntryId>,
+}
+
+impl Stroll {
+    /// The next dead letter; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn next(&mut self) -> Result<Option<EntryId>, StoreError> {
+        loop {
+            if let Some(id) = self.ahead.pop_front() {
+                return Ok(Some(id));
+            }
+            let Some(walk) = &mut self.walk else {
+                return Ok(None);
+            };
+            let Some(after) = walk.next() else {
+                return Ok(None);
+            };
+            let shared = &self.bus.shared;
+            let page = page(shared, after).await?;
+            let ids: Vec<_> = page.iter().map(|entry| entry.id).collect();
+            let on_the_way = walk.saw(&ids);
+            let meant = page
+                .iter()
+                .take(on_the_way)
+                .filter(|entry| read(shared, entry).is_ok_and(|letter| self.filter.fits(&letter)));
+            self.ahead.extend(meant.map(|entry| entry.id));
+        }
+    }
 }
 
 impl Bus {
@@ -108,57 +188,206 @@ impl Bus {
         after: Option<EntryId>,
         count: usize,
     ) -> Result<Vec<DeadLetterView>, StoreError> {
-        let stream = &self.shared.config.streams.dead_letter;
-        let entries = self.shared.store.range(stream, after, count).await?;
-        let view = |entry: &Entry| {
-            read(&self.shared, entry)
-                .ok()
-                .map(|letter| view(entry, &letter))
-        };
-        Ok(entries.iter().filter_map(view).collect())
+        let found = self
+            .find_dead_letters(&Filter::default(), after, count)
+            .await?;
+        Ok(found.letters)
     }
 
-    /// Sends a dead letter back to the stream that it came from, in one atomic step. A message
-    /// starts anew: no failed attempts, issued now, with the time to live of its priority.
+    /// Up to `count` dead letters after `after` that fit, oldest first. A search looks at so many
+    /// entries and no more; [`Found::next`] says where to go on.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn find_dead_letters(
+        &self,
+        filter: &Filter,
+        mut after: Option<EntryId>,
+        count: usize,
+    ) -> Result<Found, StoreError> {
+        let mut found = Found::default();
+        for _ in 0..SEARCHED_MAX.div_ceil(PAGE) {
+            let page = page(&self.shared, after).await?;
+            let ended = page.len() < PAGE;
+            for entry in page {
+                if found.letters.len() == count {
+                    found.next = after;
+                    return Ok(found);
+                }
+                after = Some(entry.id);
+                match read(&self.shared, &entry) {
+                    Ok(letter) if filter.fits(&letter) => found.letters.push(view(&entry, &letter)),
+                    Ok(_) => {}
+                    Err(_) => found.foreign += 1,
+                }
+            }
+            if ended {
+                return Ok(found);
+            }
+        }
+        found.next = after;
+        Ok(found)
+    }
+
+    /// Counts the dead letters that fit.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn tally_dead_letters(&self, filter: &Filter) -> Result<Tally, StoreError> {
+        let mut tally = Tally::default();
+        let mut after = None;
+        loop {
+            let page = page(&self.shared, after).await?;
+            for letter in page
+                .iter()
+                .filter_map(|entry| read(&self.shared, entry).ok())
+            {
+                if filter.fits(&letter) {
+                    tally.add(&letter);
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE => after = Some(last.id),
+                _ => return Ok(tally),
+            }
+        }
+    }
+
+    /// One dead letter, and the entry that it is about.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, is no dead letter of this bus, or the store fails.
+    pub async fn dead_letter(
+        &self,
+        id: EntryId,
+    ) -> Result<(DeadLetterView, DeadLetter, Original), LetterError> {
+        let entry = self.letter_entry(id).await?;
+        let letter = read(&self.shared, &entry)?;
+        let fields = letter.original_fields();
+        let fields = fields.map_err(|source| LetterError::Undecodable { id, source })?;
+        let field = |name: &str| {
+            let found = fields.iter().find(|(field, _)| field == name.as_bytes());
+            found.map(|(_, value)| value.as_ref())
+        };
+        let verified = self.shared.keyring().map(|keyring| {
+            let payload = field(PAYLOAD).unwrap_or_default();
+            keyring.verify(payload, field(SIGNATURE)).is_ok()
+        });
+        let original = Original { fields, verified };
+        Ok((view(&entry, &letter), letter, original))
+    }
+
+    /// Sends a dead letter back to the stream that it came from, or to another one, in one atomic
+    /// step. A message starts anew: no failed attempts, issued now, with the time to live of its
+    /// priority.
     ///
     /// # Errors
     ///
     /// If it is gone, is no dead letter of this bus, or the store fails. It then stays where it is.
-    pub async fn redrive(&self, id: EntryId) -> Result<Redriven, RedriveError> {
+    pub async fn redrive(&self, id: EntryId, to: Option<&str>) -> Result<Redriven, LetterError> {
         let shared = &self.shared;
-        let from = &shared.config.streams.dead_letter;
-        let failed = |source| RedriveError::Store { id, source };
-        let found = shared
-            .store
-            .range(from, id.previous(), 1)
-            .await
-            .map_err(failed)?;
-        let entry = found
-            .into_iter()
-            .find(|entry| entry.id == id)
-            .ok_or(RedriveError::Gone(id))?;
+        let entry = self.letter_entry(id).await?;
         let letter = read(shared, &entry)?;
-        let name = &letter.circumstances.stream;
-        let mut destinations = shared.config.streams.destinations();
-        let to = destinations.find(|stream| ***stream == **name).cloned();
-        let unknown = || RedriveError::UnknownStream {
-            id,
-            stream: name.clone(),
-        };
-        let to = to.ok_or_else(unknown)?;
-        let fields = fields(shared, letter.restored());
-        let moved = shared
-            .store
-            .redrive(from, id, &to, &fields)
-            .await
-            .map_err(failed)?;
-        let new = moved.ok_or(RedriveError::Gone(id))?;
+        let to = self.destination(id, to.unwrap_or(&letter.circumstances.stream))?;
+        let elsewhere = *to != *letter.circumstances.stream;
+        let mut restored = letter.restored();
+        if let Restored::Message(message) = &mut restored
+            && elsewhere
+        {
+            // The group that failed may not read that stream at all.
+            message.retry_group = None;
+        }
+        let fields = fields(shared, restored);
+        let from = &shared.config.streams.dead_letter;
+        let moved = shared.store.redrive(from, id, &to, &fields).await;
+        let moved = moved.map_err(|source| LetterError::Store { id, source })?;
+        let new = moved.ok_or(LetterError::Gone(id))?;
+        shared.metrics.dead_letters_removed("redriven").inc();
         tracing::info!(dead_letter = %id, stream = %to, entry = %new, "redriven");
         Ok(Redriven {
             stream: to,
             id: new.to_string(),
         })
     }
+
+    /// Lets a dead letter go for good; whatever else stands in its place in the stream, too. `false`
+    /// if it was gone.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn purge(&self, id: EntryId) -> Result<bool, LetterError> {
+        let shared = &self.shared;
+        let stream = &shared.config.streams.dead_letter;
+        let removed = shared.store.remove(stream, &[id]).await;
+        let removed = removed.map_err(|source| LetterError::Store { id, source })?;
+        shared
+            .metrics
+            .dead_letters_removed("purged")
+            .inc_by(removed);
+        Ok(removed > 0)
+    }
+
+    /// A way through the dead letters that are meant. What is filed from now on is not on it.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn stroll(&self, meant: LettersMeant) -> Result<Stroll, StoreError> {
+        let bus = self.clone();
+        Ok(match meant {
+            LettersMeant::Ids(ids) => Stroll {
+                bus,
+                filter: Filter::default(),
+                walk: None,
+                ahead: ids.into(),
+            },
+            LettersMeant::Fitting(filter) => {
+                let stream = &self.shared.config.streams.dead_letter;
+                let last = self.shared.store.last(stream).await?;
+                Stroll {
+                    bus,
+                    filter,
+                    walk: last.map(|last| Walk::new(None, last)),
+                    ahead: VecDeque::new(),
+                }
+            }
+        })
+    }
+
+    /// The stream of that name, if it is one that messages can go to.
+    ///
+    /// # Errors
+    ///
+    /// If it is none.
+    pub fn destination(&self, id: EntryId, name: &str) -> Result<StreamName, LetterError> {
+        let streams = &self.shared.config.streams;
+        let found = streams.destinations().find(|stream| ***stream == *name);
+        found.cloned().ok_or_else(|| {
+            let known: Vec<_> = streams.destinations().map(|stream| &**stream).collect();
+            LetterError::UnknownStream {
+                id,
+                stream: name.to_owned(),
+                known: known.join(", "),
+            }
+        })
+    }
+
+    async fn letter_entry(&self, id: EntryId) -> Result<Entry, LetterError> {
+        let from = &self.shared.config.streams.dead_letter;
+        let found = self.shared.store.range(from, id.previous(), 1).await;
+        let found = found.map_err(|source| LetterError::Store { id, source })?;
+        let entry = found.into_iter().find(|entry| entry.id == id);
+        entry.ok_or(LetterError::Gone(id))
+    }
+}
+
+async fn page(shared: &Shared, after: Option<EntryId>) -> Result<Vec<Entry>, StoreError> {
+    let stream = &shared.config.streams.dead_letter;
+    shared.store.range(stream, after, PAGE).await
 }
 
 /// What is written of a restored entry.
@@ -175,14 +404,14 @@ fn fields(shared: &Shared, restored: Restored) -> Vec<(bytes::Bytes, bytes::Byte
     }
 }
 
-fn read(shared: &Shared, entry: &Entry) -> Result<DeadLetter, RedriveError> {
+fn read(shared: &Shared, entry: &Entry) -> Result<DeadLetter, LetterError> {
     let id = entry.id;
     if let Some(keyring) = shared.keyring() {
         let payload = entry.payload().map(AsRef::as_ref).unwrap_or_default();
         let verified = keyring.verify(payload, entry.signature().map(AsRef::as_ref));
-        verified.map_err(|source| RedriveError::Unverifiable { id, source })?;
+        verified.map_err(|source| LetterError::Unverifiable { id, source })?;
     }
-    DeadLetter::decode(entry).map_err(|source| RedriveError::Undecodable { id, source })
+    DeadLetter::decode(entry).map_err(|source| LetterError::Undecodable { id, source })
 }
 
 fn view(entry: &Entry, letter: &DeadLetter) -> DeadLetterView {
@@ -202,6 +431,8 @@ fn view(entry: &Entry, letter: &DeadLetter) -> DeadLetterView {
         entry: circumstances.entry.to_string(),
         group: circumstances.group,
         attempts: message.map_or(0, |message| message.attempt.saturating_add(1)),
+        redrives: message.map_or(0, |message| message.redrives),
+        first_failed_ms: circumstances.first_failed_at.as_millis(),
         at_ms: circumstances.at.as_millis(),
         policy: circumstances.policy,
         payload_size: message.map_or(0, |message| message.payload.len()),

@@ -1,6 +1,6 @@
 //! Brings entries to a subscription: what dead consumers left, then what is new.
 //!
-//! Each subscription has up to two readers, one for the emergency stream and one for all others, so
+//! Each subscription has up to two readers, one for the urgent streams and one for all others, so
 //! that a backlog in the one never stands before the other.
 
 use std::sync::Arc;
@@ -35,7 +35,8 @@ impl Reader {
         consumer: Arc<str>,
         streams: Vec<StreamName>,
     ) -> Self {
-        let emergency = streams.first() == Some(&shared.config.streams.emergency);
+        let urgent = |stream| shared.config.streams.is_urgent(stream);
+        let emergency = streams.first().is_some_and(urgent);
         let inspector = Inspector::new(
             Arc::clone(&shared),
             Arc::clone(&desk.group),
@@ -64,7 +65,15 @@ impl Reader {
             };
             let Some(count) = room else { break };
             let now = (self.shared.clock)();
-            let permit = self.shared.consume_breaker().try_acquire(now);
+            let permit = {
+                let mut breaker = self.shared.consume_breaker();
+                // An operator pauses the normal streams, never what cannot wait.
+                if self.emergency {
+                    breaker.try_acquire_beneath(now)
+                } else {
+                    breaker.try_acquire(now)
+                }
+            };
             let permit = match permit {
                 Ok(permit) => permit,
                 Err(open) => {
@@ -138,7 +147,7 @@ impl Reader {
                 .block
                 .min(self.until_next_claim()),
         };
-        let entries = self.shared.store.read(request).await?;
+        let entries = self.shared.read(request).await?;
         let found = |(index, entry): (usize, Entry)| Found {
             stream: self.streams[index].clone(),
             entry,
@@ -158,7 +167,7 @@ impl Reader {
                 idle_min: self.shared.config.consume.claim_idle,
                 count,
             };
-            let claimed = self.shared.store.claim(request).await?;
+            let claimed = self.shared.claim(request).await?;
             let news: Vec<Found> = claimed
                 .into_iter()
                 .filter(|claimed| !self.desk.holds(&stream, claimed.entry.id))

@@ -11,13 +11,14 @@ use std::time::Duration;
 use oona_core::Timestamp;
 use oona_core::dead_letter::{Circumstances, DeadLetter};
 use oona_core::envelope::Message;
-use oona_core::policy::{Failed, Failure, Fate, FateVerdict, Lookup, NoText};
+use oona_core::policy::{Failed, Failure, Fate, FateVerdict, Lookup};
 use oona_core::schedule::Backoff;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::desk::{Content, Desk, Held, Verdict, Work};
+use super::receipts::receipt;
 use super::shared::Shared;
-use super::texts::Texts;
+use super::texts::TextsOfSome;
 use crate::metrics::Step as Settled;
 use crate::store::{Settlement, Step, StreamName};
 
@@ -80,7 +81,7 @@ impl Settler {
         let steps = self.steps((self.shared.clock)(), &verdicts);
         let mut failures = 0;
         let confirmed = loop {
-            match self.shared.store.settle(&self.desk.group, &steps).await {
+            match self.shared.settle(&self.desk.group, &steps).await {
                 Ok(confirmed) => break confirmed,
                 Err(error) => {
                     let wait = Backoff::default().delay(failures);
@@ -116,21 +117,22 @@ impl Settler {
                 Verdict::Failed {
                     failure, detail, ..
                 } => match fates.next() {
-                    Some(fate) => self.failed(now, held, *failure, detail, fate),
+                    Some(fate) => self.failed(now, held, (*failure, detail), fate),
                     None => unreachable!("a policy answers every question, or its fail-safe does"),
                 },
             };
             Settlement {
                 stream: held.stream.clone(),
                 id: held.entry,
+                receipt: receipt(held, verdict, &step),
                 step,
             }
         };
         verdicts.iter().map(step).collect()
     }
 
-    /// Asks the dead-letter policy about everything that failed.
-    fn fates(&self, now: Timestamp, verdicts: &[(Held, Verdict)]) -> Vec<Fate> {
+    /// Asks the dead-letter policy about everything that failed; with each answer who gave it.
+    fn fates(&self, now: Timestamp, verdicts: &[(Held, Verdict)]) -> Vec<(Fate, String)> {
         let mut questions = Vec::new();
         let mut messages = Vec::new();
         for (held, verdict) in verdicts {
@@ -144,24 +146,24 @@ impl Settler {
                 deliveries: held.deliveries,
                 requested_delay_ms: u64::try_from(delay_ms).unwrap_or(u64::MAX),
             });
-            if let Content::Message(message) = &held.content {
-                messages.push(Arc::clone(message));
-            }
+            messages.push(match &held.content {
+                Content::Message(message) => Some(Arc::clone(message)),
+                Content::Raw => None,
+            });
         }
         if questions.is_empty() {
             return Vec::new();
         }
-        let text: Arc<dyn Lookup> = if messages.len() == questions.len() {
-            Arc::new(Texts(messages))
-        } else {
-            Arc::new(NoText)
-        };
+        let text: Arc<dyn Lookup> = Arc::new(TextsOfSome(messages));
         let mut fates = Vec::with_capacity(questions.len());
-        self.shared
-            .policies
-            .dead_letter()
-            .with(|asker| asker.ask(now, &(), &questions, &text, &mut fates));
-        fates
+        let dead_letter = self.shared.policies.dead_letter();
+        let answered = dead_letter.with(|asker| asker.ask(now, &(), &questions, &text, &mut fates));
+        let by = |index| {
+            let by = answered.as_ref().map(|answered| answered.by(index));
+            by.map_or_else(String::new, |version| version.label())
+        };
+        let fates = fates.into_iter().enumerate();
+        fates.map(|(index, fate)| (fate, by(index))).collect()
     }
 
     /// An entry goes back to its stream, for others, without having failed.
@@ -176,7 +178,7 @@ impl Settler {
                     at: None,
                 }
             }
-            Content::Raw(_) => unreachable!("what is no message is refused, never released"),
+            Content::Raw => unreachable!("what is no message is refused, never released"),
         }
     }
 
@@ -186,15 +188,15 @@ impl Settler {
         &self,
         now: Timestamp,
         held: &Held,
-        failure: Failure,
-        detail: &str,
-        fate: Fate,
+        (failure, detail): (Failure, &str),
+        (fate, policy): (Fate, String),
     ) -> Step {
         let class = match (fate.verdict, &held.content) {
             (FateVerdict::Discard, _) => return Step::Ack,
             (FateVerdict::Retry { delay_ms }, Content::Message(message)) => {
                 let mut message = Message::clone(message);
                 message.attempt = message.attempt.saturating_add(1);
+                message.first_failed_at.get_or_insert(now);
                 message.retry_group = Some(self.desk.group.to_string());
                 let at = (delay_ms > 0).then(|| now + Duration::from_millis(delay_ms));
                 return Step::Retry {
@@ -202,8 +204,12 @@ impl Settler {
                     at,
                 };
             }
-            (FateVerdict::Retry { .. }, Content::Raw(_)) => failure.name().into(),
+            (FateVerdict::Retry { .. }, Content::Raw) => failure.name().into(),
             (FateVerdict::DeadLetter { class }, _) => self.shared.name(class),
+        };
+        let first_failed_at = match &held.content {
+            Content::Message(message) => message.first_failed_at.unwrap_or(now),
+            Content::Raw => now,
         };
         let circumstances = Circumstances {
             class: class.to_string(),
@@ -213,12 +219,15 @@ impl Settler {
             stream: held.stream.to_string(),
             entry: held.entry,
             group: self.desk.group.to_string(),
+            first_failed_at,
             at: now,
-            policy: self.shared.policies.dead_letter().version_label(),
+            policy,
         };
         let letter = match &held.content {
-            Content::Message(message) => DeadLetter::for_message(message, circumstances),
-            Content::Raw(entry) => DeadLetter::for_entry(entry, circumstances),
+            Content::Message(message) => {
+                DeadLetter::for_message(message, &held.fields, circumstances)
+            }
+            Content::Raw => DeadLetter::for_entry(&held.fields, circumstances),
         };
         let mut envelope = Vec::new();
         letter.encode(&mut envelope);
@@ -226,6 +235,7 @@ impl Settler {
         Step::DeadLetter {
             stream,
             record: self.shared.sign(envelope),
+            original: letter.original().cloned(),
         }
     }
 
@@ -242,7 +252,11 @@ impl Settler {
             failure, detail, ..
         } = verdict
         {
-            if matches!(held.content, Content::Raw(_)) {
+            let expired = |at| at <= (self.shared.clock)();
+            if *failure == Failure::Stale && held.expires_at().is_some_and(expired) {
+                self.shared.metrics.expired(&held.stream).inc();
+            }
+            if matches!(held.content, Content::Raw) {
                 self.shared.metrics.quarantined(failure.name()).inc();
             }
             tracing::info!(

@@ -8,19 +8,27 @@ use oona_core::Timestamp;
 use oona_core::breaker::{Breaker, Permit};
 use oona_core::entry::Record;
 use oona_core::envelope::Message;
+use oona_core::force::Forced;
 use oona_core::nonces::NonceWindow;
+use oona_core::policy::Candidate;
 use oona_core::signing::Keyring;
 use oona_core::symbols::Symbol;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::BusConfig;
 use super::board::Board;
+use super::controls::BreakerStatus;
+use super::housekeeping::HousekeepingStatus;
 use crate::clock::Clock;
 use crate::metrics::{Counter, DeliveryKind, Histogram, Metrics, PublishOutcome, Step};
 use crate::policies::Policies;
 use crate::store::Store;
 use crate::sync::lock;
+
+/// The breakers of the bus.
+const BREAKERS: [&str; 2] = ["publish", "consume"];
 
 /// See the module.
 pub(super) struct Shared {
@@ -37,6 +45,12 @@ pub(super) struct Shared {
     /// Every task of the bus; they are waited for at the end.
     pub(super) tasks: TaskTracker,
     pub(super) store_up: AtomicBool,
+    /// Held during a round of housekeeping.
+    pub(super) rounds: tokio::sync::Mutex<()>,
+    /// What rounds have removed.
+    pub(super) housekeeping: Mutex<HousekeepingStatus>,
+    /// Places for broadcasts.
+    pub(super) broadcasts: Semaphore,
     /// Number of the next subscription, part of its consumer name.
     pub(super) subscriptions: AtomicU64,
     keyring: Option<Keyring>,
@@ -96,6 +110,9 @@ impl Shared {
             abandon: CancellationToken::new(),
             tasks: TaskTracker::new(),
             store_up: AtomicBool::new(false),
+            rounds: tokio::sync::Mutex::default(),
+            housekeeping: Mutex::default(),
+            broadcasts: Semaphore::new(config.broadcast.under_way_max),
             subscriptions: AtomicU64::new(0),
             config,
             store,
@@ -174,6 +191,18 @@ impl Shared {
         counters.entry(key).or_insert_with(resolve).inc_by(n);
     }
 
+    /// Counts what became of a message that was to go to the emergency stream.
+    pub(super) fn count_emergency(&self, candidate: &Candidate, landed: Option<Symbol>) {
+        let outcome = match landed {
+            Some(stream) if stream == candidate.stream => "accepted",
+            Some(_) => "demoted",
+            None if candidate.tokens == 0 => "over-rate",
+            None => "rejected",
+        };
+        let source = self.name(candidate.subject.source);
+        self.metrics.emergencies(&source, outcome).inc();
+    }
+
     /// Counts a delivery.
     pub(super) fn count_delivery(&self, stream: &Arc<str>, kind: DeliveryKind) {
         let mut counters = lock(&self.handles.deliveries);
@@ -204,27 +233,45 @@ impl Shared {
         self.record_breaker("consume", &mut self.consume_breaker(), now, permit, ok);
     }
 
+    /// The breaker of this name.
+    pub(super) fn breaker(&self, name: &str) -> Option<MutexGuard<'_, Breaker>> {
+        match name {
+            "publish" => Some(self.publish_breaker()),
+            "consume" => Some(self.consume_breaker()),
+            _ => None,
+        }
+    }
+
+    /// How every breaker is.
+    pub(super) fn breakers(&self) -> Vec<BreakerStatus> {
+        let now = (self.clock)();
+        let status = |name| Some(BreakerStatus::new(name, &*self.breaker(name)?, now));
+        BREAKERS.into_iter().filter_map(status).collect()
+    }
+
     fn record_breaker(
         &self,
-        name: &'static str,
+        name: &str,
         breaker: &mut Breaker,
         now: Timestamp,
         permit: Permit,
         ok: bool,
     ) {
-        let before = breaker.state(now);
         breaker.record(now, permit, ok);
         self.store_answered(ok);
-        let after = breaker.state(now);
-        if before != after {
-            self.metrics.breaker_transitions(name, after.name()).inc();
-            tracing::warn!(
-                breaker = name,
-                from = before.name(),
-                to = after.name(),
-                "breaker"
-            );
-        }
+        self.tell_breaker(name, breaker, now);
+    }
+
+    /// Tells the world how a breaker is, and that it has changed if it has.
+    pub(super) fn tell_breaker(&self, name: &str, breaker: &mut Breaker, now: Timestamp) {
+        let Some(transition) = breaker.transition(now) else {
+            return;
+        };
+        let (from, to) = (transition.from.name(), transition.to.name());
+        let reason = transition.reason;
+        self.metrics.breaker_transitions(name, to, reason).inc();
+        let by = breaker.forced().map(Forced::words);
+        tracing::warn!(breaker = name, from, to, reason, by, "breaker");
     }
 
     /// Notes whether the store answered the last call.

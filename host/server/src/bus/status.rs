@@ -1,8 +1,12 @@
 //! How the bus is, at a glance.
 
+use oona_core::breaker::BreakerState;
+use oona_core::force::Forced;
 use oona_core::policy::Mode;
 use serde::Serialize;
 
+use super::controls::{BreakerStatus, ModeStatus};
+use super::housekeeping::{self, HousekeepingStatus};
 use super::keeper::store_is_up;
 use super::shared::Shared;
 use crate::policies::PolicyStatus;
@@ -22,8 +26,14 @@ pub struct BusStatus {
     pub publish_breaker: &'static str,
     /// State of the consume breaker.
     pub consume_breaker: &'static str,
+    /// Every breaker, why it is so, and who has forced it.
+    pub breakers: Vec<BreakerStatus>,
+    /// Why the bus is in its mode, and who has forced it.
+    pub mode_status: ModeStatus,
     /// Its streams, as last sampled.
     pub streams: Vec<StreamStatus>,
+    /// What rounds of housekeeping have removed.
+    pub housekeeping: HousekeepingStatus,
     /// Its policies.
     pub policies: Vec<PolicyStatus>,
 }
@@ -73,10 +83,12 @@ pub(super) fn of(shared: &Shared) -> BusStatus {
     let consume = shared.consume_breaker().state(now);
     let info = shared.store.info();
     let up = store_is_up(shared);
-    let (mode, streams) = {
+    let (mode_status, streams) = {
         let board = shared.board();
-        (board.mode(), board.lanes().map(stream).collect())
+        (board.mode_status(), board.lanes().map(stream).collect())
     };
+    let mode = mode_status.mode;
+    let breakers = shared.breakers();
     let mut reasons = Vec::new();
     if !up {
         reasons.push(format!(
@@ -84,18 +96,18 @@ pub(super) fn of(shared: &Shared) -> BusStatus {
             info.name, info.address
         ));
     }
-    if publish.is_open() {
-        reasons.push("the publish breaker is open".to_owned());
-    }
-    if consume.is_open() {
-        reasons.push("the consume breaker is open".to_owned());
-    }
+    let open = |breaker: &&BreakerStatus| breaker.state == BreakerState::Open.name();
+    reasons.extend(breakers.iter().filter(open).map(open_words));
     if shared.shutdown.is_cancelled() {
         reasons.push("the bus is shutting down".to_owned());
     }
     let ready = reasons.is_empty();
     if mode == Mode::Conservative {
-        reasons.push("conservative mode: low priorities are shed".to_owned());
+        let why = mode_status.forced.as_ref();
+        let why = why.map_or_else(|| mode_status.reason.to_owned(), Forced::words);
+        reasons.push(format!(
+            "conservative mode ({why}): low priorities are shed"
+        ));
     }
     BusStatus {
         ready,
@@ -109,9 +121,18 @@ pub(super) fn of(shared: &Shared) -> BusStatus {
         mode,
         publish_breaker: publish.name(),
         consume_breaker: consume.name(),
+        breakers,
+        mode_status,
         streams,
+        housekeeping: housekeeping::status(shared),
         policies: shared.policies.list(),
     }
+}
+
+fn open_words(breaker: &BreakerStatus) -> String {
+    let by = breaker.forced.as_ref();
+    let by = by.map_or_else(String::new, |forced| format!(", {}", forced.words()));
+    format!("the {} breaker is open{by}", breaker.name)
 }
 
 fn stream(lane: &super::board::Lane) -> StreamStatus {

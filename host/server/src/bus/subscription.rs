@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use oona_core::delivery::Credit;
 use oona_core::entry::EntryId;
 use oona_core::envelope::Message;
 use serde::Serialize;
@@ -32,8 +33,8 @@ pub struct SubscribeOptions {
     pub consumer: String,
     /// Which streams; empty for all.
     pub streams: Vec<StreamName>,
-    /// How many deliveries it takes at first; [`SubscriptionHandle::credit`] adds to them.
-    pub credit: usize,
+    /// What it takes at first; [`SubscriptionHandle::credit`] adds to it.
+    pub credit: Credit,
     /// How many deliveries may wait for their acknowledgement at once.
     pub in_flight_max: usize,
     /// How long it has to acknowledge; the bus's own default if not given.
@@ -49,7 +50,7 @@ impl SubscribeOptions {
             group: group.into(),
             consumer: String::new(),
             streams: Vec::new(),
-            credit: usize::MAX,
+            credit: Credit::messages(usize::MAX),
             in_flight_max: 1_024,
             ack_deadline: None,
             start: GroupStart::Beginning,
@@ -139,9 +140,12 @@ impl Subscription {
         if shared.shutdown.is_cancelled() {
             return Err(SubscribeError::ShuttingDown);
         }
-        let emergency = &shared.config.streams.emergency;
-        let (urgent, usual): (Vec<_>, Vec<_>) =
-            streams.into_iter().partition(|stream| stream == emergency);
+        let known = &shared.config.streams;
+        let (mut urgent, usual): (Vec<_>, Vec<_>) = streams
+            .into_iter()
+            .partition(|stream| known.is_urgent(stream));
+        // Of what is read together, a broadcast comes first.
+        urgent.sort_by_key(|stream| *stream != known.control);
         let number = shared.subscriptions.fetch_add(1, Ordering::Relaxed);
         let consumer = consumer_name(&shared.config.host, &options.consumer, number);
         let lanes = [urgent, usual];
@@ -267,8 +271,8 @@ impl SubscriptionHandle {
         self.0.extend(id, by)
     }
 
-    /// The subscriber takes `more` deliveries.
-    pub fn credit(&self, more: usize) {
+    /// The subscriber takes `more`.
+    pub fn credit(&self, more: Credit) {
         self.0.credit(more);
     }
 }

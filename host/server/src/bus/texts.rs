@@ -38,6 +38,31 @@ impl<M: AsRef<Message> + Send + Sync + std::fmt::Debug> Lookup for Texts<M> {
     }
 }
 
+/// Messages of a batch in which some entries are no message: those have no text.
+#[derive(Debug)]
+pub(super) struct TextsOfSome(pub(super) Vec<Option<Arc<Message>>>);
+
+impl TextsOfSome {
+    fn get(&self, index: usize) -> Option<&Message> {
+        self.0.get(index)?.as_deref()
+    }
+}
+
+impl Lookup for TextsOfSome {
+    fn attribute(&self, index: usize, name: &str) -> Option<&str> {
+        attribute(self.get(index)?, name)
+    }
+
+    fn attributes(&self, index: usize, each: &mut dyn FnMut(&str, &str)) {
+        let attributes = self.get(index).into_iter().flat_map(|it| &it.attributes);
+        attributes.for_each(|(name, value)| each(name, value));
+    }
+
+    fn payload(&self, index: usize) -> Option<&[u8]> {
+        self.get(index).map(|message| message.payload.as_ref())
+    }
+}
+
 /// Some messages of another batch.
 #[derive(Debug)]
 pub(super) struct Subset {
@@ -58,5 +83,29 @@ impl Lookup for Subset {
 
     fn payload(&self, index: usize) -> Option<&[u8]> {
         self.all.payload(*self.indices.get(index)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_no_message_takes_no_text_from_the_others() {
+        let message = Message {
+            attributes: [("tenant".to_owned(), "a".to_owned())].into(),
+            payload: "text".into(),
+            ..Message::default()
+        };
+        let texts = TextsOfSome(vec![None, Some(Arc::new(message))]);
+        assert_eq!(texts.attribute(0, "tenant"), None);
+        assert_eq!(texts.payload(0), None);
+        assert_eq!(texts.attribute(1, "tenant"), Some("a"));
+        assert_eq!(texts.payload(1), Some(&b"text"[..]));
+        let mut seen = Vec::new();
+        for index in 0..3 {
+            texts.attributes(index, &mut |name, _| seen.push((index, name.to_owned())));
+        }
+        assert_eq!(seen, [(1, "tenant".to_owned())]);
     }
 }

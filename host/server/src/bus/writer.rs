@@ -13,15 +13,15 @@ use oona_core::Timestamp;
 use oona_core::breaker::Permit;
 use oona_core::entry::EntryId;
 use oona_core::envelope::Message;
-use oona_core::outcome::{Lane, Outcome, RejectCause};
+use oona_core::outcome::{FirstOutcome, Lane, Outcome, RejectCause};
 use oona_core::policy::Subject;
 use oona_core::symbols::Symbol;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::admission::{Admitter, Ruling};
 use super::shared::Shared;
 use crate::metrics::PublishOutcome;
-use crate::store::{Append, StoreError};
+use crate::store::{Append, Once, StoreError, Written};
 
 /// A publish that is slower than this misses its objective (design: p95 under 25 ms).
 const SLOW: Duration = Duration::from_millis(25);
@@ -33,6 +33,8 @@ const RETRY_AFTER_FAULT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) message: Message,
+    /// Whether its producer gave the event id, and so may publish it again.
+    pub(super) named: bool,
     pub(super) subject: Subject,
     pub(super) asker: Asker,
 }
@@ -42,13 +44,27 @@ pub(super) struct Pending {
 pub(super) struct Asker {
     pub(super) since: Instant,
     pub(super) reply: oneshot::Sender<Outcome>,
+    /// Its share of the bytes that may wait, given back with the answer.
+    #[expect(dead_code, reason = "it is held, never looked at")]
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 /// What was admitted of a group, on its way to the store.
 struct Pipeline {
     appends: Vec<Append>,
     askers: Vec<Admitted>,
+    /// Refused, unless an earlier publish under the same event id was accepted.
+    refused: Vec<(Asker, Refused)>,
     permit: Permit,
+}
+
+/// Why a message is not written.
+struct Refused {
+    event: Arc<str>,
+    cause: RejectCause,
+    stream: Symbol,
+    reason: Symbol,
+    retry_after: Option<Duration>,
 }
 
 /// One message of a [`Pipeline`].
@@ -117,9 +133,9 @@ impl Writer {
                     unavailable(
                         shared,
                         pending.asker,
-                        "breaker-open",
+                        open.name(),
                         open.retry_after,
-                        String::new(),
+                        open.to_string(),
                     );
                 }
                 return None;
@@ -130,17 +146,18 @@ impl Writer {
         let mut askers = Vec::with_capacity(group.len());
         for Pending {
             message,
+            named,
             subject,
             asker,
         } in group.drain(..)
         {
             messages.push(message);
             subjects.push(subject);
-            askers.push(asker);
+            askers.push((asker, named));
         }
         let (messages, rulings) = self.admitter.rule(now, messages, &subjects);
         let pipeline = assemble(shared, permit, &messages, rulings, askers);
-        if pipeline.appends.is_empty() {
+        if pipeline.appends.is_empty() && pipeline.refused.is_empty() {
             shared.publish_breaker().give_back(pipeline.permit);
             return None;
         }
@@ -154,14 +171,17 @@ fn assemble(
     permit: Permit,
     messages: &[Message],
     rulings: &[Ruling],
-    askers: Vec<Asker>,
+    askers: Vec<(Asker, bool)>,
 ) -> Pipeline {
     let mut pipeline = Pipeline {
         appends: Vec::with_capacity(messages.len()),
         askers: Vec::with_capacity(messages.len()),
+        refused: Vec::new(),
         permit,
     };
-    for ((message, ruling), asker) in messages.iter().zip(rulings).zip(askers) {
+    let window = shared.config.publish.dedup_window;
+    for ((message, ruling), (asker, named)) in messages.iter().zip(rulings).zip(askers) {
+        let named = named && !window.is_zero();
         match *ruling {
             Ruling::Write {
                 stream,
@@ -169,9 +189,19 @@ fn assemble(
                 lane,
                 pressure,
             } => {
+                let name = shared.name(stream);
+                let once = named.then(|| {
+                    let first = FirstOutcome::new(&name, lane, &shared.name(reason), pressure);
+                    Once {
+                        event: message.id.as_str().into(),
+                        window,
+                        note: first.encode().into(),
+                    }
+                });
                 let append = Append {
-                    stream: shared.name(stream),
+                    stream: name,
                     record: shared.record(message),
+                    once,
                 };
                 pipeline.appends.push(append);
                 pipeline.askers.push(Admitted {
@@ -188,14 +218,41 @@ fn assemble(
                 reason,
                 retry_after,
             } => {
-                let reason = shared.name(reason);
-                shared.count_publish(&shared.name(stream), PublishOutcome::Rejected, &reason, 1);
-                let detail = format!("refused by the {} policy", cause_name(cause));
-                reject(shared, asker, cause, reason, retry_after, detail);
+                let refused = Refused {
+                    event: if named {
+                        message.id.as_str().into()
+                    } else {
+                        Arc::default()
+                    },
+                    cause,
+                    stream,
+                    reason,
+                    retry_after,
+                };
+                if named {
+                    pipeline.refused.push((asker, refused));
+                } else {
+                    refuse(shared, asker, &refused);
+                }
             }
         }
     }
     pipeline
+}
+
+fn refuse(shared: &Shared, asker: Asker, refused: &Refused) {
+    let reason = shared.name(refused.reason);
+    let stream = shared.name(refused.stream);
+    shared.count_publish(&stream, PublishOutcome::Rejected, &reason, 1);
+    let detail = format!("refused by the {} policy", cause_name(refused.cause));
+    reject(
+        shared,
+        asker,
+        refused.cause,
+        reason,
+        refused.retry_after,
+        detail,
+    );
 }
 
 fn cause_name(cause: RejectCause) -> &'static str {
@@ -210,10 +267,12 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
     let Pipeline {
         appends,
         askers,
+        refused,
         permit,
     } = pipeline;
     shared.metrics.group_size.observe(appends.len() as f64);
     let written = shared.store.append(&appends).await;
+    let recalled = recall(&shared, &refused).await;
     let now = (shared.clock)();
     let fault = match &written {
         Ok(results) => results
@@ -221,6 +280,7 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
             .any(|result| matches!(result, Err(error) if error.is_fault())),
         Err(error) => error.is_fault(),
     };
+    answer_refused(&shared, refused, recalled);
     shared.record_publish_breaker(now, permit, !fault);
     match written {
         Ok(results) => answer(&shared, now, askers, results),
@@ -238,7 +298,7 @@ fn answer(
     shared: &Shared,
     now: Timestamp,
     askers: Vec<Admitted>,
-    results: Vec<Result<EntryId, StoreError>>,
+    results: Vec<Result<Written, StoreError>>,
 ) {
     let mut tally = Tally::default();
     for (admitted, result) in askers.into_iter().zip(results) {
@@ -251,7 +311,11 @@ fn answer(
         } = admitted;
         let elapsed = asker.since.elapsed();
         match result {
-            Ok(id) => {
+            Ok(Written {
+                id,
+                before: Some(note),
+            }) => duplicate(shared, asker, id, &note),
+            Ok(Written { id, before: None }) => {
                 tally.count(stream, reason, elapsed);
                 shared
                     .handles
@@ -264,6 +328,7 @@ fn answer(
                     lane,
                     reason,
                     pressure,
+                    duplicate: false,
                 };
                 // A producer that no longer listens has given up the answer, not the message.
                 asker.reply.send(accepted).ok();
@@ -272,6 +337,62 @@ fn answer(
         }
     }
     tally.report(shared, now);
+}
+
+/// What is known of earlier publishes of what was refused.
+async fn recall(
+    shared: &Shared,
+    refused: &[(Asker, Refused)],
+) -> Result<Vec<Option<Written>>, StoreError> {
+    if refused.is_empty() {
+        return Ok(Vec::new());
+    }
+    let events: Vec<_> = refused
+        .iter()
+        .map(|(_, refused)| Arc::clone(&refused.event))
+        .collect();
+    shared.store.recall(&events).await
+}
+
+/// Tells each producer that it was refused, or what an earlier publish of the same was told. Where
+/// that is not known, to say that nothing was written would be a guess.
+fn answer_refused(
+    shared: &Shared,
+    refused: Vec<(Asker, Refused)>,
+    recalled: Result<Vec<Option<Written>>, StoreError>,
+) {
+    let recalled = match recalled {
+        Ok(recalled) => recalled,
+        Err(error) => {
+            for (asker, _) in refused {
+                unwritten(shared, asker, &error);
+            }
+            return;
+        }
+    };
+    for ((asker, refused), before) in refused.into_iter().zip(recalled) {
+        match before {
+            Some(Written {
+                id,
+                before: Some(note),
+            }) => duplicate(shared, asker, id, &note),
+            _ => refuse(shared, asker, &refused),
+        }
+    }
+}
+
+/// Answers with the first outcome.
+fn duplicate(shared: &Shared, asker: Asker, id: EntryId, note: &[u8]) {
+    let Some(first) = FirstOutcome::decode(note) else {
+        // Another version of the host wrote it, in words that this one does not know.
+        let reason: Arc<str> = "duplicate".into();
+        let detail = format!("it was written before, as entry {id}");
+        return reject(shared, asker, RejectCause::Invalid, reason, None, detail);
+    };
+    shared.metrics.publish_duplicates.inc();
+    let seconds = asker.since.elapsed().as_secs_f64();
+    shared.handles.accepted_seconds.observe(seconds);
+    asker.reply.send(first.again(id)).ok();
 }
 
 fn unwritten(shared: &Shared, asker: Asker, error: &StoreError) {

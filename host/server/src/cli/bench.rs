@@ -1,8 +1,12 @@
-//! `oona bench`: how fast it is here, beside raw Redis.
+//! `oona bench`: how fast it is here, beside raw Redis; and how it bears time.
 
+mod soak;
+
+use std::future::Future;
 use std::path::PathBuf;
 
-use clap::Args;
+use anyhow::Context;
+use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use oona_wasm::EngineConfig;
 
@@ -10,6 +14,7 @@ use super::output::Output;
 use super::{EXIT_OK, Failure, serve};
 use crate::bench::{self, BenchError, BenchOptions, Subject};
 use crate::chain::chain;
+use crate::shutdown::Signals;
 
 const HELP: &str = "\
 Everything is measured in one run, beside what raw Redis does with the same entries: on a noisy machine
@@ -19,16 +24,19 @@ Examples:
   oona bench
   oona bench swap
   oona bench policy --rounds 9
+  oona bench replay --messages 1000000 --rounds 1
   oona bench --messages 200000 --output json";
 
 /// Measure this machine, beside raw Redis
 #[derive(Args, Debug)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true)]
 pub(super) struct Bench {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// How many rounds count; one more is made first, to warm up
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// How many messages each round publishes and consumes
+    /// How many messages each round publishes and consumes, and how many decisions it replays
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     messages: u32,
     /// What is measured; everything without it
@@ -47,8 +55,20 @@ pub(super) struct Bench {
     output: Output,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    Soak(soak::Soak),
+}
+
 /// Runs the command.
 pub(super) fn run(args: &Bench) -> Result<u8, Failure> {
+    match &args.command {
+        Some(Command::Soak(args)) => soak::run(args),
+        None => measure(args),
+    }
+}
+
+fn measure(args: &Bench) -> Result<u8, Failure> {
     let runtime = serve::runtime(&EngineConfig::default())?;
     let options = BenchOptions {
         rounds: args.rounds as usize,
@@ -58,21 +78,51 @@ pub(super) fn run(args: &Bench) -> Result<u8, Failure> {
         policies: args.policies.clone(),
         native: args.native,
     };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(0).with_style(style);
-    let listener = |done: usize, all: usize, what: &str| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-        bar.set_message(what.to_owned());
-    };
+    let progress = Progress::new("{bar:30} {pos}/{len} {msg}");
+    let listener = progress.listener();
     let report = runtime.block_on(bench::run(&options, &listener))?;
-    bar.finish_and_clear();
+    progress.finish();
     let text = |report: &bench::Report| report.to_string().trim_end().to_owned();
     args.output
         .write(&report, text)
         .map_err(anyhow::Error::from)?;
     Ok(EXIT_OK)
+}
+
+/// How far it is, on standard error; silent where that is no terminal.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn new(template: &str) -> Self {
+        let style = ProgressStyle::with_template(template);
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self(ProgressBar::new(0).with_style(style))
+    }
+
+    fn listener(&self) -> impl Fn(usize, usize, &str) + Sync + use<> {
+        let bar = self.0.clone();
+        move |done, all, what| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            bar.set_message(what.to_owned());
+        }
+    }
+
+    fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Runs to the end, or to a signal: then the processes that were started end with it.
+fn interruptible<T>(work: impl Future<Output = Result<T, BenchError>>) -> Result<T, Failure> {
+    let runtime = serve::runtime(&EngineConfig::default())?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen().context("cannot listen for signals")?;
+        tokio::select! {
+            done = work => Ok(done?),
+            signal = signals.next() => Err(Failure::Failed(anyhow::anyhow!("ended by {signal}"))),
+        }
+    })
 }
 
 impl From<BenchError> for Failure {

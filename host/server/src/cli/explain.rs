@@ -18,7 +18,8 @@ use crate::proto::ExplainRequest;
 const EXPLAIN_HELP: &str = "\
 Every policy in use is asked about the message, in the order in which it would meet them, with the
 state of the bus right now. Nothing is published, counted or changed. FILE holds a message as in a
-case file, a line of `oona policy log --output json`, or a message of `oona subscribe --output json`.
+case file, a line of `oona policy log --output json`, a message of `oona subscribe --output json`, or
+a dead letter of `oona dlq show --output json`.
 
 Examples:
   oona explain message.json
@@ -88,6 +89,15 @@ fn request(value: &Value) -> ExplainRequest {
         return ExplainRequest {
             message_json: value["message"].to_string(),
             state_json: HashMap::from([(kind.to_owned(), value["state"].to_string())]),
+            now_ms: value["at_ms"].as_u64(),
+        };
+    }
+    if let (Some(message), Some(failure)) = (value.get("message"), value.get("failure")) {
+        // A dead letter: the policy that filed it is told how the delivery failed.
+        let state = json!({ "failure": failure });
+        return ExplainRequest {
+            message_json: message.to_string(),
+            state_json: HashMap::from([("dead-letter".to_owned(), state.to_string())]),
             now_ms: value["at_ms"].as_u64(),
         };
     }

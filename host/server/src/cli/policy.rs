@@ -1,6 +1,8 @@
 //! `oona policy`: what a platform engineer does with policies.
 
 mod activate;
+mod bench;
+mod build;
 mod check;
 mod componentize;
 mod history;
@@ -8,35 +10,46 @@ mod inspect;
 mod keys;
 mod list;
 mod log;
+mod new;
 mod push;
 mod replay;
 mod rollback;
 mod test;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
-use oona_core::policy::Kind;
+use indicatif::ProgressBar;
 use oona_wasm::{Artifact, Engine, EngineConfig};
 use serde::Serialize;
 
-use super::{Failure, client};
+use super::{Failure, client, duration_ms, instant};
+use crate::author;
 use crate::cases::Cases;
 use crate::chain::chain;
 use crate::proto;
 use crate::signature::SignatureFile;
 
+/// How often a sign of life moves.
+const TICK: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Make a crate to begin a policy with
+    New(new::New),
+    /// Build a policy: from source to a component
+    Build(build::Build),
     /// Tell what a file is: kind, version, digest, imports, configuration
     Inspect(inspect::Inspect),
     /// Run a table of cases, in the sandbox and without a bus
     Test(test::Test),
     /// Try the laws of its kind on a policy, on generated messages
     Check(check::Check),
+    /// Measure what a policy costs, beside another
+    Bench(bench::Bench),
     /// Keep a policy in the registry, where every host finds it
     Push(push::Push),
     /// Put a policy in the place of the one in use, on every host
@@ -74,9 +87,12 @@ pub(super) enum Command {
 /// Runs one of the commands.
 pub(super) fn run(command: Command) -> Result<u8, Failure> {
     match command {
+        Command::New(args) => new::run(&args),
+        Command::Build(args) => build::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Push(args) => client::run(push::run(&args)),
         Command::Activate(args) => client::run(activate::activate(&args)),
         Command::Shadow(args) => client::run(activate::shadow(&args)),
@@ -128,17 +144,33 @@ fn signed(path: &Path) -> Result<Which, Failure> {
     Ok(Which::File(component, signatures.collect()))
 }
 
+/// A sign of life on a terminal, until it is dropped.
+fn busy(doing: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(doing);
+    spinner.enable_steady_tick(TICK);
+    spinner
+}
+
 /// A policy in a file, in a sandbox of its own.
 fn load(file: &Path) -> Result<Artifact, Failure> {
-    let engine = Engine::new(EngineConfig::default()).map_err(anyhow::Error::from)?;
+    let _busy = busy("compiling");
+    let config = EngineConfig {
+        cache_directory: Some(author::cache_directory().join("compiled")),
+        ..EngineConfig::default()
+    };
+    let engine = Engine::new(config).map_err(anyhow::Error::from)?;
     let artifact = Artifact::load_any(&engine, &read(file)?);
     let artifact =
         artifact.map_err(|error| anyhow::anyhow!("{}: {}", file.display(), chain(&error)))?;
     Ok(artifact)
 }
 
-/// A file of cases about a kind of policy.
-fn cases(file: &Path, kind: Kind) -> Result<Cases, Failure> {
+/// The cases in a file or, without one, those that travel with a policy.
+fn cases(file: Option<&Path>, artifact: &Artifact) -> Result<Option<Cases>, Failure> {
+    let Some(file) = file else {
+        return Ok(Cases::of(artifact).map_err(anyhow::Error::from)?);
+    };
+    let kind = artifact.kind();
     let text = read(file)?;
     let shown = file.display().to_string();
     let text =
@@ -150,20 +182,7 @@ fn cases(file: &Path, kind: Kind) -> Result<Cases, Failure> {
             cases.kind
         )));
     }
-    Ok(cases)
-}
-
-/// A length of time, such as `500ms`, `30s`, `10m`, `1h` or `7d`, in ms.
-fn duration_ms(text: &str) -> Result<u64, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    u64::try_from(duration.as_millis()).map_err(|_| "that is too long".to_owned())
-}
-
-/// A time in ms since the epoch, as `2026-11-23T19:58:49Z`.
-fn instant(ms: u64) -> String {
-    // The last second that it writes is in the year 9999.
-    let at = UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000));
-    humantime::format_rfc3339_seconds(at).to_string()
+    Ok(Some(cases))
 }
 
 /// A policy in use.
@@ -235,13 +254,4 @@ fn config(file: &Path) -> Result<String, Failure> {
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// Writes beside the target and renames, so that a watched directory never sees half a file.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let beside = PathBuf::from(beside);
-    fs::write(&beside, bytes).with_context(|| format!("cannot write {}", beside.display()))?;
-    fs::rename(&beside, path).with_context(|| format!("cannot write {}", path.display()))
 }

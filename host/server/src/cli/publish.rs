@@ -150,6 +150,8 @@ enum Told {
         lane: String,
         reason: String,
         pressure: f64,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
     },
     Rejected {
         cause: String,
@@ -176,6 +178,7 @@ impl Told {
                     lane: accepted.lane,
                     reason: accepted.reason,
                     pressure: accepted.pressure,
+                    duplicate: accepted.duplicate,
                 },
                 Outcome::Rejected(rejected) => Self::Rejected {
                     cause: rejected.cause,
@@ -197,8 +200,12 @@ impl Told {
                 lane,
                 reason,
                 pressure,
+                duplicate,
             } => {
-                format!("accepted: {stream} {entry} ({lane}; {reason}; pressure {pressure:.2})")
+                let before = if *duplicate { " before" } else { "" };
+                format!(
+                    "accepted{before}: {stream} {entry} ({lane}; {reason}; pressure {pressure:.2})"
+                )
             }
             Self::Rejected {
                 cause,

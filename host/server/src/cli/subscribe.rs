@@ -121,6 +121,7 @@ fn open(args: &Subscribe) -> proto::Open {
         consumer: "cli".to_owned(),
         streams: args.streams.clone(),
         credit,
+        credit_bytes: None,
         ack_deadline_ms: None,
         start: start.into(),
     }
@@ -182,7 +183,8 @@ impl Session<'_> {
         if wanted > 0 {
             self.allowed += wanted;
             let messages = u32::try_from(wanted).unwrap_or(u32::MAX);
-            self.send(Request::Credit(proto::Credit { messages })).await;
+            self.send(Request::Credit(proto::Credit { messages, bytes: 0 }))
+                .await;
         }
     }
 

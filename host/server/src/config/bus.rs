@@ -1,12 +1,17 @@
 //! The settings of the bus itself.
 
+use std::time::Duration;
+
 use oona_core::breaker::BreakerConfig;
 use oona_core::conservative::ConservativeConfig;
 use oona_core::envelope::Ttls;
 use oona_core::limits::PublishLimits;
 
 use super::typed::Read;
-use crate::bus::{BusConfig, ConsumeConfig, PublishConfig, Streams};
+use crate::bus::{
+    BroadcastConfig, BusConfig, ConsumeConfig, HousekeepingConfig, Overflow, PublishConfig,
+    Retention, RetryOrder, Streams,
+};
 use crate::store::StreamName;
 
 /// What the bus is told.
@@ -17,21 +22,25 @@ pub(super) fn config(read: &Read<'_>) -> BusConfig {
         limits: limits(read),
         publish: PublishConfig {
             queue_max: read.count("publish.queue_max"),
+            queue_bytes_max: read.count("publish.queue_bytes_max"),
+            dedup_window: read.millis("publish.dedup_window_ms"),
             group_max: read.count("publish.group_max"),
             pipelines_max: read.count("publish.pipelines_max"),
         },
         consume: consume(read),
-        breaker: BreakerConfig {
-            failures: read.count_u32("breaker.failures"),
-            open_ms: read.count_u64("breaker.open_ms"),
-            trials: read.count_u32("breaker.trials"),
-        },
+        breaker: breaker(read, "breaker.failures"),
+        handler_breaker: breaker(read, "breaker.handler_failures"),
         conservative: ConservativeConfig {
             high_water: read.count_u64("conservative.high_water"),
             low_water: read.count_u64("conservative.low_water"),
             recovery_ms: read.count_u64("conservative.recovery_ms"),
         },
         emergency_per_minute: read.count_u32("emergency.per_minute"),
+        emergency_per_source_per_minute: read.count_u32("emergency.per_source_per_minute"),
+        broadcast: BroadcastConfig {
+            deadline: read.millis("broadcast.deadline_ms"),
+            under_way_max: read.count("broadcast.under_way_max"),
+        },
         ttls: Ttls {
             emergency_ms: read.count_u64("ttl.emergency_ms"),
             critical_ms: read.count_u64("ttl.critical_ms"),
@@ -39,10 +48,35 @@ pub(super) fn config(read: &Read<'_>) -> BusConfig {
             normal_ms: read.count_u64("ttl.normal_ms"),
             low_ms: read.count_u64("ttl.low_ms"),
         },
+        dead_letters: Retention {
+            time: unless_zero(read.millis("dead_letters.retention_ms")),
+            length_max: read.count_u64("dead_letters.length_max"),
+        },
         sample_interval: read.millis("housekeeping.sample_ms"),
         housekeeping_interval: read.millis("housekeeping.interval_ms"),
+        housekeeping: HousekeepingConfig {
+            overflow: match read.text("streams.overflow").as_str() {
+                "drop-oldest" => Overflow::DropOldest,
+                _ => Overflow::Reject,
+            },
+            consumer_idle: unless_zero(read.millis("housekeeping.consumer_idle_ms")),
+            group_idle: unless_zero(read.millis("housekeeping.group_idle_ms")),
+            remove_expired: read.flag("housekeeping.remove_expired"),
+        },
         host: read.text("server.host"),
     }
+}
+
+fn breaker(read: &Read<'_>, failures: &str) -> BreakerConfig {
+    BreakerConfig {
+        failures: read.count_u32(failures),
+        open_ms: read.count_u64("breaker.open_ms"),
+        trials: read.count_u32("breaker.trials"),
+    }
+}
+
+fn unless_zero(time: Duration) -> Option<Duration> {
+    (!time.is_zero()).then_some(time)
 }
 
 fn streams(read: &Read<'_>) -> Streams {
@@ -51,6 +85,7 @@ fn streams(read: &Read<'_>) -> Streams {
     Streams {
         normal: name("streams.normal"),
         emergency: name("streams.emergency"),
+        control: name("streams.control"),
         dead_letter: name("streams.dead_letter"),
         others: others
             .iter()
@@ -78,5 +113,10 @@ fn consume(read: &Read<'_>) -> ConsumeConfig {
         nonces_max: read.count("consume.nonces_max"),
         nonces_shared: read.flag("consume.nonces_shared"),
         block: read.millis("consume.block_ms"),
+        bytes_max: read.count("consume.bytes_max"),
+        retry_order: match read.text("consume.retry_order").as_str() {
+            "block" => RetryOrder::Block,
+            _ => RetryOrder::Pass,
+        },
     }
 }

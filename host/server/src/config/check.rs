@@ -19,6 +19,10 @@ pub(super) fn combinations(layers: &Layers) -> Result<(), ConfigError> {
         "conservative.low_water",
         NO_HYSTERESIS,
     )?;
+    if layers.number("housekeeping.group_idle_ms") != 0 {
+        let group_idle = "housekeeping.group_idle_ms";
+        look.more(group_idle, "consume.claim_idle_ms", GROUP_REMOVED_TOO_EARLY)?;
+    }
     look.not_less("publish.queue_max", "publish.group_max", GROUP_NEVER_FULL)?;
     look.streams()?;
     look.secrets()
@@ -26,6 +30,7 @@ pub(super) fn combinations(layers: &Layers) -> Result<(), ConfigError> {
 
 const CLAIMED_TOO_EARLY: &str =
     "or messages would be claimed from subscribers that are still at work";
+const GROUP_REMOVED_TOO_EARLY: &str = "or groups would go whose members are still at work";
 const NO_HYSTERESIS: &str = "or conservative mode would be left the moment it is entered";
 const GROUP_NEVER_FULL: &str = "or no group could ever be full";
 
@@ -81,7 +86,12 @@ impl Look<'_> {
 
     fn streams(&self) -> Result<(), ConfigError> {
         let mut seen: Vec<(&str, String)> = Vec::new();
-        let single = ["streams.normal", "streams.emergency", "streams.dead_letter"];
+        let single = [
+            "streams.normal",
+            "streams.emergency",
+            "streams.control",
+            "streams.dead_letter",
+        ];
         let single = single
             .into_iter()
             .map(|key| (key, self.0.text(key).to_owned()));

@@ -11,9 +11,8 @@ use super::error::{ConfigError, Origin, Problem};
 use super::schema::{Known, Path, Schema, show};
 
 /// Environment variables that begin like settings and are read by others: the address that the
-/// client commands talk to, and what the script that builds policies can be told.
-pub(super) const RESERVED_VARIABLES: [&str; 3] =
-    ["OONA_ADDRESS", "OONA_BIN", "OONA_WASM_TOOLCHAIN"];
+/// client commands talk to, and the way to a compiler of policies.
+pub(super) const RESERVED_VARIABLES: [&str; 2] = ["OONA_ADDRESS", "OONA_WASM_TOOLCHAIN"];
 
 /// A value and where it came from.
 #[derive(Clone)]

@@ -1,6 +1,9 @@
-//! `Admin`: policies and their registry, decisions, status.
+//! `Admin`: policies and their registry, decisions, dead letters, breakers and mode, status.
 
+mod broadcast;
+mod controls;
 mod convert;
+mod letters;
 mod watch;
 
 use futures_util::stream::BoxStream;
@@ -127,17 +130,18 @@ impl proto::admin_server::Admin for Admin {
         let outcome = self.registry.propose(proposal, usage, &author).await;
         let Outcome {
             gates,
-            artifact,
+            kind,
             revision,
             activation,
+            ..
         } = outcome.map_err(|error| refusal(&error))?;
-        let of_kind = |policy: &proto::PolicyStatus| policy.kind == artifact.kind.name();
+        let of_kind = |policy: &proto::PolicyStatus| policy.kind == kind.name();
         let replaced = before
             .into_iter()
             .find(of_kind)
             .filter(|_| activation.is_some());
         Ok(Response::new(proto::ActivatePolicyResponse {
-            policy: Some(self.status_of(artifact.kind)),
+            policy: Some(self.status_of(kind)),
             replaced,
             prepared_in_us: activation.map_or(0, |report| report.activation.took_us),
             gates: gates.iter().map(convert::gate).collect(),
@@ -236,9 +240,7 @@ impl proto::admin_server::Admin for Admin {
             limit => limit as usize,
         };
         let changes = self.registry.history(of, limit);
-        let changes = changes
-            .iter()
-            .map(|(change, mix)| convert::change(change, mix.as_ref()));
+        let changes = changes.iter().map(convert::change);
         Ok(Response::new(proto::PolicyHistoryResponse {
             changes_json: changes.collect::<Result<_, _>>()?,
         }))
@@ -272,6 +274,114 @@ impl proto::admin_server::Admin for Admin {
         Ok(Response::new(proto::ExplainResponse {
             decisions_json: decisions.collect::<Result<_, _>>()?,
         }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<proto::ListDeadLettersRequest>,
+    ) -> Result<Response<proto::ListDeadLettersResponse>, Status> {
+        self.who(request.metadata(), Right::ReadDeadLetters)?;
+        letters::list(&self.bus, request.into_inner()).await
+    }
+
+    async fn get_dead_letter(
+        &self,
+        request: Request<proto::GetDeadLetterRequest>,
+    ) -> Result<Response<proto::GetDeadLetterResponse>, Status> {
+        self.who(request.metadata(), Right::ReadDeadLetters)?;
+        letters::get(&self.bus, &request.get_ref().id).await
+    }
+
+    type RedriveDeadLettersStream = BoxStream<'static, Result<proto::MovedDeadLetter, Status>>;
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<proto::RedriveDeadLettersRequest>,
+    ) -> Result<Response<Self::RedriveDeadLettersStream>, Status> {
+        let who = self.who(request.metadata(), Right::WriteDeadLetters)?;
+        letters::redrive(&self.bus, &who, request.into_inner()).await
+    }
+
+    type PurgeDeadLettersStream = BoxStream<'static, Result<proto::MovedDeadLetter, Status>>;
+
+    async fn purge_dead_letters(
+        &self,
+        request: Request<proto::PurgeDeadLettersRequest>,
+    ) -> Result<Response<Self::PurgeDeadLettersStream>, Status> {
+        let who = self.who(request.metadata(), Right::WriteDeadLetters)?;
+        letters::purge(&self.bus, &who, request.into_inner()).await
+    }
+
+    async fn dead_letter_stats(
+        &self,
+        request: Request<proto::DeadLetterStatsRequest>,
+    ) -> Result<Response<proto::DeadLetterStatsResponse>, Status> {
+        self.who(request.metadata(), Right::ReadDeadLetters)?;
+        letters::stats(&self.bus, request.into_inner()).await
+    }
+
+    async fn broadcast(
+        &self,
+        request: Request<proto::BroadcastRequest>,
+    ) -> Result<Response<proto::BroadcastResponse>, Status> {
+        let who = self.who(request.metadata(), Right::WriteBus)?;
+        let told = broadcast::broadcast(&self.bus, &who, request.into_inner());
+        told.await.map(Response::new)
+    }
+
+    async fn get_housekeeping(
+        &self,
+        request: Request<proto::GetHousekeepingRequest>,
+    ) -> Result<Response<proto::GetHousekeepingResponse>, Status> {
+        self.who(request.metadata(), Right::ReadBus)?;
+        Ok(Response::new(proto::GetHousekeepingResponse {
+            status_json: convert::json(&self.bus.housekeeping())?,
+        }))
+    }
+
+    async fn run_housekeeping(
+        &self,
+        request: Request<proto::RunHousekeepingRequest>,
+    ) -> Result<Response<proto::RunHousekeepingResponse>, Status> {
+        let who = self.who(request.metadata(), Right::WriteBus)?;
+        tracing::info!(target: "oona::audit", by = who, "housekeeping");
+        let report = self.bus.keep_house().await;
+        let report = report.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(proto::RunHousekeepingResponse {
+            report_json: convert::json(&report)?,
+        }))
+    }
+
+    async fn list_breakers(
+        &self,
+        request: Request<proto::ListBreakersRequest>,
+    ) -> Result<Response<proto::ListBreakersResponse>, Status> {
+        self.who(request.metadata(), Right::ReadBus)?;
+        Ok(Response::new(controls::breakers(&self.bus)))
+    }
+
+    async fn force_breaker(
+        &self,
+        request: Request<proto::ForceBreakerRequest>,
+    ) -> Result<Response<proto::BreakerStatus>, Status> {
+        let who = self.who(request.metadata(), Right::WriteBus)?;
+        controls::force_breaker(&self.bus, &who, request.into_inner()).map(Response::new)
+    }
+
+    async fn get_mode(
+        &self,
+        request: Request<proto::GetModeRequest>,
+    ) -> Result<Response<proto::ModeStatus>, Status> {
+        self.who(request.metadata(), Right::ReadBus)?;
+        Ok(Response::new(controls::mode(&self.bus)))
+    }
+
+    async fn force_mode(
+        &self,
+        request: Request<proto::ForceModeRequest>,
+    ) -> Result<Response<proto::ModeStatus>, Status> {
+        let who = self.who(request.metadata(), Right::WriteBus)?;
+        controls::force_mode(&self.bus, &who, request.into_inner()).map(Response::new)
     }
 
     async fn status(

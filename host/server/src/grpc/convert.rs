@@ -78,12 +78,14 @@ pub fn response(
             lane,
             reason,
             pressure,
+            duplicate,
         } => proto::publish_response::Outcome::Accepted(proto::Accepted {
             stream: stream.to_string(),
             entry: id.to_string(),
             lane: lane.name().to_owned(),
             reason: reason.to_string(),
             pressure: pressure.into(),
+            duplicate,
         }),
         Outcome::Rejected {
             cause,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use oona_core::delivery::Credit;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
@@ -101,7 +102,10 @@ fn options(open: proto::Open) -> Result<SubscribeOptions, Status> {
             .iter()
             .map(|name| StreamName::from(name.as_str()))
             .collect(),
-        credit: open.credit as usize,
+        credit: Credit {
+            messages: open.credit as usize,
+            bytes: open.credit_bytes.map_or(usize::MAX, bytes),
+        },
         in_flight_max: IN_FLIGHT_MAX,
         ack_deadline: deadline,
         start: match start {
@@ -110,6 +114,10 @@ fn options(open: proto::Open) -> Result<SubscribeOptions, Status> {
         },
         ..SubscribeOptions::new(open.group)
     })
+}
+
+fn bytes(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 fn refusal(error: &SubscribeError) -> Status {
@@ -153,7 +161,10 @@ impl Listener {
         let mut lapsed = Vec::new();
         match request {
             Request::Open(_) => {}
-            Request::Credit(credit) => self.handle.credit(credit.messages as usize),
+            Request::Credit(more) => self.handle.credit(Credit {
+                messages: more.messages as usize,
+                bytes: bytes(more.bytes),
+            }),
             Request::Ack(ack) => {
                 let ids = ack.delivery_ids.into_iter();
                 lapsed.extend(ids.filter(|id| self.handle.ack(DeliveryId(*id)).is_err()));

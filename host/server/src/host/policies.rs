@@ -1,9 +1,10 @@
 //! Which policies a host starts with.
 //!
 //! Of each kind the component that the configuration names, or the one in the policy directory, or
-//! the native build of the shipped one. What the operator named must work, and so must every
-//! configuration: else the host does not start. What merely lies in the directory and cannot be used
-//! is left alone, with a warning: a bus with built-in policies is better than none.
+//! the native build of the shipped one. A component that cannot be read, is not vouched for, or does
+//! not start is no reason to have no bus: the native build decides then, with its defaults if the
+//! configuration was for the component, and logs, the registry and `oona policy list` say why. A
+//! configuration that its policy refuses is an error of whoever wrote it, and the host does not start.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -92,10 +93,18 @@ pub(super) fn load(
     let policies = Policies::new(&options);
     let mut files = Vec::with_capacity(Kind::ALL.len());
     for kind in Kind::ALL {
-        let file = component(config, &policies, kind, base)?;
-        if file.is_none() {
-            check_native(&options, kind).map_err(|error| config_error(config, kind, &error))?;
-        }
+        let check = || check_native(&options, kind);
+        let file = match component(config, &policies, kind, base)? {
+            Found::InUse(file) => Some(file),
+            Found::Nothing => {
+                check().map_err(|error| config_error(config, kind, &error))?;
+                None
+            }
+            Found::Failed { file, reason } => {
+                policies.not_started(kind, &file, &reason, check().is_err());
+                None
+            }
+        };
         files.push(file);
     }
     if files.iter().all(Option::is_none) {
@@ -111,49 +120,41 @@ pub(super) fn load(
     Ok((policies, loaded.collect()))
 }
 
-/// Puts the component of a kind in use, if there is one; answers where it is.
+/// What became of the component of a kind.
+enum Found {
+    /// There is none.
+    Nothing,
+    /// It decides.
+    InUse(PathBuf),
+    /// It cannot be used.
+    Failed { file: PathBuf, reason: String },
+}
+
+/// Puts the component of a kind in use, if there is one.
 fn component(
     config: &Config,
     policies: &Policies,
     kind: Kind,
     base: &Base<'_>,
-) -> Result<Option<PathBuf>, HostError> {
-    if let Some(file) = &config.policies.of(kind).file {
-        return named(config, policies, kind, file, base.trust)
-            .map(|()| Some(file.clone()))
-            .map_err(Into::into);
-    }
-    let file = base
-        .directory
-        .map(|directory| directory.join(format!("{kind}.wasm")));
-    let Some(file) = file.filter(|file| file.exists()) else {
-        return Ok(None);
+) -> Result<Found, ConfigError> {
+    let named = config.policies.of(kind).file.clone();
+    let lies_there = || {
+        let file = base.directory?.join(format!("{kind}.wasm"));
+        file.exists().then_some(file)
+    };
+    let Some(file) = named.or_else(lies_there) else {
+        return Ok(Found::Nothing);
     };
     match activate(policies, kind, &file, base.trust) {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Found::InUse(file)),
         Err(Refused::Policy(error @ ActivateError::Config { .. })) => {
-            Err(config_error(config, kind, &error).into())
+            Err(config_error(config, kind, &error))
         }
-        Err(refused) => {
-            tracing::warn!(file = %file.display(), reason = %refused, "not used");
-            Ok(None)
-        }
+        Err(refused) => Ok(Found::Failed {
+            file,
+            reason: refused.to_string(),
+        }),
     }
-}
-
-/// Puts a component in use that the configuration names.
-fn named(
-    config: &Config,
-    policies: &Policies,
-    kind: Kind,
-    file: &Path,
-    trust: &Trust,
-) -> Result<(), ConfigError> {
-    let key = ["policies", kind.name(), "file"];
-    activate(policies, kind, file, trust).map_err(|refused| match refused {
-        Refused::Policy(error @ ActivateError::Config { .. }) => config_error(config, kind, &error),
-        refused => config.refusal(&key, format!("{}: {refused}", file.display())),
-    })
 }
 
 /// Why a file is no policy in use.

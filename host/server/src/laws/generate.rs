@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use oona_core::envelope::message_type;
 use oona_core::policy::{Failure, Kind, Mode, NonceSeen, Priority, Slo};
-use oona_wasm::Names;
+use oona_wasm::{Artifact, Names};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::Value;
 
-use crate::cases::NOW_MS;
+use crate::cases::{Cases, NOW_MS};
 use crate::record::{Message, MessageType, State};
 
 /// How many attributes a message has at most.
@@ -43,13 +43,48 @@ pub(super) struct Vocabulary {
     streams: Vec<String>,
     words: Vec<String>,
     numbers: Vec<u64>,
+    /// How old a message may be, in ms: each `window_ms` of the configuration.
+    pub(super) windows: Vec<u64>,
 }
 
 impl Vocabulary {
+    /// Whatever the policy speaks of in its configuration, in the defaults of its schema and in the
+    /// cases that travel with it, and the streams of the bus.
+    pub(super) fn of_policy(artifact: &Artifact, config: &str, names: &Names) -> Self {
+        let mut found = Found::default();
+        found.look(&serde_json::from_str(config).unwrap_or_default());
+        let schema = serde_json::from_str(artifact.config_schema());
+        let schema: Value = schema.unwrap_or_default();
+        found.look_at_defaults(&schema);
+        let of_all = &serde_json::from_str::<Value>(config).unwrap_or_default()["window_ms"];
+        if of_all.is_null() {
+            let default = &schema["properties"]["window_ms"]["default"];
+            found.windows.extend(default.as_u64());
+        }
+        for case in Cases::of(artifact)
+            .ok()
+            .flatten()
+            .iter()
+            .flat_map(|cases| &cases.cases)
+        {
+            let attributes = case.message.get("attributes").and_then(Value::as_object);
+            for (name, value) in attributes.into_iter().flatten() {
+                found.words.insert(name.clone());
+                found.look(value);
+            }
+        }
+        Self::from_found(found, names)
+    }
+
     /// Whatever the configuration speaks of, and the streams of the bus.
+    #[cfg(test)]
     pub(super) fn of(config: &str, names: &Names) -> Self {
         let mut found = Found::default();
         found.look(&serde_json::from_str(config).unwrap_or_default());
+        Self::from_found(found, names)
+    }
+
+    fn from_found(found: Found, names: &Names) -> Self {
         let named = names
             .streams
             .iter()
@@ -68,6 +103,7 @@ impl Vocabulary {
             streams: streams.into_iter().collect(),
             words,
             numbers: numbers.into_iter().collect(),
+            windows: found.windows.into_iter().collect(),
         }
     }
 }
@@ -76,9 +112,25 @@ impl Vocabulary {
 struct Found {
     words: BTreeSet<String>,
     numbers: BTreeSet<u64>,
+    windows: BTreeSet<u64>,
 }
 
 impl Found {
+    /// What a schema gives when nothing is set.
+    fn look_at_defaults(&mut self, schema: &Value) {
+        for (key, value) in schema.as_object().into_iter().flatten() {
+            match key.as_str() {
+                "default" => {
+                    // A default that another one replaces as a whole says nothing of windows.
+                    let windows = self.windows.clone();
+                    self.look(value);
+                    self.windows = windows;
+                }
+                _ => self.look_at_defaults(value),
+            }
+        }
+    }
+
     fn look(&mut self, value: &Value) {
         match value {
             Value::Number(number) if self.numbers.len() < WORDS_MAX => {
@@ -88,7 +140,11 @@ impl Found {
                 self.words.extend([word.clone()]);
             }
             Value::Array(values) => values.iter().for_each(|value| self.look(value)),
-            Value::Object(object) => object.values().for_each(|value| self.look(value)),
+            Value::Object(object) => {
+                self.windows
+                    .extend(object.get("window_ms").and_then(Value::as_u64));
+                object.values().for_each(|value| self.look(value));
+            }
             _ => {}
         }
     }

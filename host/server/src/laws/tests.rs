@@ -4,9 +4,10 @@ use std::marker::PhantomData;
 
 use oona_core::policy::{
     Admission, AdmissionVerdict, Arrival, BusState, Candidate, Failed, Fate, FateVerdict, Fault,
-    FreshnessVerdict, Judgement, Lookup, Route, Subject,
+    FreshnessVerdict, Judgement, Lookup, Priority, Route, Subject,
 };
 use oona_core::symbols::Symbol;
+use oona_wasm::LATE_MAX;
 
 use super::*;
 
@@ -313,4 +314,146 @@ fn breaches_of_dead_letter_are_found() {
             })
         },
     );
+}
+
+/// Keeps some bytes of each message, up to a bound.
+struct Keeping {
+    bytes: usize,
+    bound: usize,
+    kept: usize,
+}
+
+impl Decide<policy::Routing> for Keeping {
+    fn decide(
+        &mut self,
+        _now: Timestamp,
+        (): &(),
+        questions: &[Subject],
+        _text: &Arc<dyn Lookup>,
+        decisions: &mut Vec<Route>,
+    ) -> Result<(), Fault> {
+        self.kept = self.bound.min(self.kept + self.bytes * questions.len());
+        *decisions = vec![to(); questions.len()];
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> Option<usize> {
+        Some(self.kept.next_multiple_of(65_536))
+    }
+}
+
+#[test]
+fn leaks_are_found_and_caches_are_none() {
+    for (bytes, bound, leaks) in [
+        (0, usize::MAX, false),
+        (4, usize::MAX, true),
+        (1_000, usize::MAX, true),
+        (1_000, 1 << 20, false),
+        (16, ROUND * BATCH * 32, false),
+    ] {
+        let keeping = move || Keeping {
+            bytes,
+            bound,
+            kept: 0,
+        };
+        let fresh = || Ok(Box::new(keeping()) as Decider<policy::Routing>);
+        let names = cases::names(&[]);
+        let words = Vocabulary::of("{}", &names);
+        let options = LawOptions {
+            runs: 1,
+            ..LawOptions::default()
+        };
+        let report = try_all(&fresh, &words, &names, &options, &ROUTING).expect("it starts");
+        let broken = report.laws.iter().filter(|law| law.broken.is_some());
+        let broken: Vec<_> = broken.map(|law| law.name.as_str()).collect();
+        let expected = if leaks {
+            &["it-leaks-nothing"][..]
+        } else {
+            &[]
+        };
+        assert_eq!(broken, expected, "{bytes} bytes of each, up to {bound}");
+    }
+}
+
+/// Answers, but passes the deadline of some of its calls.
+struct Late {
+    calls: u32,
+    is_late: fn(u32) -> bool,
+}
+
+impl Decide<policy::Routing> for Late {
+    fn decide(
+        &mut self,
+        _now: Timestamp,
+        (): &(),
+        questions: &[Subject],
+        _text: &Arc<dyn Lookup>,
+        decisions: &mut Vec<Route>,
+    ) -> Result<(), Fault> {
+        self.calls += 1;
+        if (self.is_late)(self.calls) {
+            return Err(Fault::Deadline { limit_ms: 10 });
+        }
+        *decisions = vec![to(); questions.len()];
+        Ok(())
+    }
+}
+
+#[test]
+fn a_busy_machine_breaks_no_law_and_a_slow_policy_does() {
+    let names = cases::names(&[]);
+    let words = Vocabulary::of("{}", &names);
+    let cases: [(&str, fn(u32) -> bool, bool); 5] = [
+        ("never late", |_| false, true),
+        ("late once", |call| call == 7, true),
+        ("late at first", |call| call <= LATE_MAX, true),
+        ("always late", |_| true, false),
+        ("late every other time", |call| call % 2 == 0, false),
+    ];
+    for (what, is_late, in_time) in cases {
+        let fresh = || Ok(Box::new(Late { calls: 0, is_late }) as Decider<policy::Routing>);
+        let options = LawOptions {
+            runs: 40,
+            ..LawOptions::default()
+        };
+        let report = try_all(&fresh, &words, &names, &options, &ROUTING).expect("it starts");
+        assert_eq!(report.kept, in_time, "{what}: {report:?}");
+        let broken = report.laws[0].broken.as_ref();
+        let expected = (!in_time).then_some("it took longer than its 10 ms");
+        assert_eq!(broken.map(|broken| broken.what.as_str()), expected);
+    }
+}
+
+#[test]
+fn a_boundary_that_is_not_where_the_configuration_puts_it_is_found() {
+    let names = cases::names(&[]);
+    for (config, exact) in [
+        (r#"{"window_ms": 120000}"#, true),
+        (r#"{"types": {"3": {"window_ms": 119999}}}"#, true),
+        (r#"{"window_ms": 119998}"#, false),
+        (r#"{"window_ms": 60000}"#, false),
+        ("{}", true),
+    ] {
+        let decide = |now, _: &(), arrival: &Arrival, _| {
+            Ok(match arrival.nonce {
+                NonceSeen::OtherEntry => judgement(FreshnessVerdict::Replay),
+                _ if age(now, arrival) > 120_000 => judgement(FreshnessVerdict::Stale),
+                _ => fresh_for(1),
+            })
+        };
+        let fresh = || {
+            let by = By::<policy::Freshness, _>(decide, 0, PhantomData);
+            Ok(Box::new(by) as Decider<policy::Freshness>)
+        };
+        let words = Vocabulary::of(config, &names);
+        let options = LawOptions {
+            runs: 100,
+            ..LawOptions::default()
+        };
+        let report = try_all(&fresh, &words, &names, &options, &FRESHNESS).expect("it starts");
+        let broken = report.laws.iter().filter(|law| law.broken.is_some());
+        let broken: Vec<_> = broken.map(|law| law.name.as_str()).collect();
+        let expected: &[_] = if exact { &[] } else { &["the-window-is-exact"] };
+        assert_eq!(broken, expected, "{config}");
+    }
 }

@@ -45,6 +45,8 @@ type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
 pub(super) struct Publishing {
     pub(super) duration: Histograms<1>,
     pub(super) outcomes: Counters<3>,
+    pub(super) emergencies: Counters<2>,
+    pub(super) broadcasts: Counters<1>,
 }
 
 impl Publishing {
@@ -56,6 +58,8 @@ impl Publishing {
                 LATENCY,
             ),
             outcomes: t.family("publish", "Publishes by outcome and reason"),
+            emergencies: t.family("emergency", "Emergency messages by source and outcome"),
+            broadcasts: t.family("broadcasts", "Broadcasts by outcome"),
         }
     }
 }
@@ -87,9 +91,18 @@ pub(super) struct StreamFamilies {
     pub(super) lag: Gauges<1>,
     pub(super) pending: Gauges<1>,
     pub(super) delayed: Gauges<1>,
+    pub(super) in_line: Gauges<1>,
     pub(super) length: Gauges<1>,
+    pub(super) turns_mended: Counters<1>,
     pub(super) trimmed: Counters<1>,
+    pub(super) dropped: Counters<1>,
+    pub(super) expired: Counters<1>,
+    pub(super) expired_removed: Counters<1>,
+    pub(super) consumers_removed: Counters<1>,
+    pub(super) groups_removed: Counters<1>,
+    pub(super) abandoned: Counters<1>,
     pub(super) promoted: Counters<1>,
+    pub(super) dead_letters_removed: Counters<1>,
 }
 
 impl StreamFamilies {
@@ -102,9 +115,30 @@ impl StreamFamilies {
                 "What the slowest group read and did not settle",
             ),
             delayed: t.family("stream_delayed", "Retries that wait for their time"),
+            in_line: t.family(
+                "stream_in_line",
+                "Messages that wait until another of their key is finished",
+            ),
+            turns_mended: t.family(
+                "turns_mended",
+                "Turns passed on because the message that had them is gone",
+            ),
             length: t.family("stream_length", "Entries held, finished ones included"),
             trimmed: t.family("trimmed", "Finished entries removed"),
+            dropped: t.family("dropped", "Unfinished entries of overfull streams removed"),
+            expired: t.family("expired", "Messages not delivered since they had expired"),
+            expired_removed: t.family(
+                "expired_removed",
+                "Expired messages removed where nobody reads",
+            ),
+            consumers_removed: t.family("consumers_removed", "Names of idle consumers removed"),
+            groups_removed: t.family("groups_removed", "Idle groups removed"),
+            abandoned: t.family("abandoned", "What removed groups had yet to finish"),
             promoted: t.family("promoted", "Delayed retries that fell due"),
+            dead_letters_removed: t.family(
+                "dead_letters_removed",
+                "Dead letters that were redriven, purged, or have expired",
+            ),
         }
     }
 }
@@ -113,7 +147,8 @@ impl StreamFamilies {
 #[derive(Debug)]
 pub(super) struct Guards {
     pub(super) breaker_state: Gauges<1>,
-    pub(super) breaker_transitions: Counters<2>,
+    pub(super) breaker_forced: Gauges<1>,
+    pub(super) breaker_transitions: Counters<3>,
     pub(super) conservative_transitions: Counters<2>,
 }
 
@@ -121,7 +156,11 @@ impl Guards {
     pub(super) fn register(t: &mut Table) -> Self {
         Self {
             breaker_state: t.family("breaker_state", "1 closed, 2 open, 3 half-open"),
-            breaker_transitions: t.family("breaker_transitions", "Changes of a breaker's state"),
+            breaker_forced: t.family("breaker_forced", "1 while an operator holds a breaker"),
+            breaker_transitions: t.family(
+                "breaker_transitions",
+                "Changes of a breaker's state, with the reason",
+            ),
             conservative_transitions: t.family(
                 "conservative_transitions",
                 "Ways into conservative mode and out of it",
@@ -140,6 +179,7 @@ pub(super) struct PolicyFamilies {
     pub(super) call_duration: Histograms<1>,
     pub(super) generation: Gauges<1>,
     pub(super) budget: Gauges<2>,
+    pub(super) used: Gauges<2>,
     pub(super) trial_decisions: Counters<2>,
     pub(super) trial_faults: Counters<1>,
 }
@@ -161,6 +201,7 @@ impl PolicyFamilies {
             ),
             generation: t.family("policy_generation", "Replacements since start"),
             budget: t.family("policy_budget", "What a policy may use, by resource"),
+            used: t.family("policy_used", "What a policy uses of it, by resource"),
             trial_decisions: t.family(
                 "policy_trial_decisions",
                 "Decisions of a candidate beside those of the policy in use",

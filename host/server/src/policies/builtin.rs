@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use oona_core::policy::Kind;
-use oona_wasm::{Names, Native, SymbolTable};
+use oona_wasm::{Names, Native, SymbolTable, Version};
 use serde_json::{Value, json};
 
 use super::schema::validate;
@@ -19,8 +19,13 @@ pub(super) fn built_in<K: Recorded>(
     options: &PolicyOptions,
     names: &Names,
 ) -> Native<K> {
-    let built = build(&native_config(options, K::KIND), names);
+    let own = options.config(K::KIND);
+    let fits = validate(K::KIND, native::config_schema(K::KIND), own);
+    let built = fits
+        .ok()
+        .and_then(|()| build(&native_config(options, K::KIND), names).ok());
     built
+        .ok_or(())
         .or_else(|_| build(&native_base(options, K::KIND).to_string(), names))
         .unwrap_or_else(|error| {
             unreachable!("a shipped policy runs on the streams of any bus: {error}")
@@ -30,18 +35,52 @@ pub(super) fn built_in<K: Recorded>(
 /// What the native build of a kind is configured with: the configuration of its kind, over what
 /// makes it work on the streams of this bus.
 fn native_config(options: &PolicyOptions, kind: Kind) -> String {
-    let mut merged = native_base(options, kind)
-        .as_object()
-        .cloned()
-        .unwrap_or_default();
-    merged.extend(
-        options
-            .config(kind)
-            .as_object()
-            .cloned()
-            .unwrap_or_default(),
-    );
+    merged(&native_base(options, kind), options.config(kind))
+}
+
+fn merged(base: &Value, config: &Value) -> String {
+    let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let mut merged = object(base);
+    merged.extend(object(config));
     Value::Object(merged).to_string()
+}
+
+/// How the native build of a kind is made anew while the host runs, with another configuration.
+pub(super) struct Builder<K: Recorded> {
+    build: fn(&str, &Names) -> Result<Native<K>, NativeError>,
+    base: Value,
+}
+
+impl<K: Recorded> Builder<K> {
+    pub(super) fn new(
+        build: fn(&str, &Names) -> Result<Native<K>, NativeError>,
+        options: &PolicyOptions,
+    ) -> Self {
+        Self {
+            build,
+            base: native_base(options, K::KIND),
+        }
+    }
+
+    /// The native build, with another configuration.
+    pub(super) fn version(
+        &self,
+        config: &Value,
+        names: &Names,
+    ) -> Result<Arc<Version<K>>, ActivateError> {
+        validate(K::KIND, native::config_schema(K::KIND), config)?;
+        let built = (self.build)(&merged(&self.base, config), names);
+        let native = built.map_err(|error| refused(K::KIND, &error))?;
+        Ok(Version::native(native, &config.to_string(), names.clone()))
+    }
+}
+
+fn refused(kind: Kind, error: &NativeError) -> ActivateError {
+    ActivateError::Config {
+        kind,
+        pointer: String::new(),
+        problem: crate::chain::chain(error),
+    }
 }
 
 fn native_base(options: &PolicyOptions, kind: Kind) -> Value {
@@ -91,10 +130,5 @@ pub fn check_native(options: &PolicyOptions, kind: Kind) -> Result<(), ActivateE
         Kind::Freshness => native::freshness(&native_config(options, kind), &names).map(drop),
         Kind::DeadLetter => native::dead_letter(&native_config(options, kind), &names).map(drop),
     };
-    let refused = |error: NativeError| ActivateError::Config {
-        kind,
-        pointer: String::new(),
-        problem: crate::chain::chain(&error),
-    };
-    built.map_err(refused)
+    built.map_err(|error| refused(kind, &error))
 }

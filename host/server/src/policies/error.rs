@@ -28,11 +28,6 @@ pub enum ActivateError {
         /// Why.
         problem: String,
     },
-    /// The native build takes no other configuration while it runs.
-    #[error(
-        "the built-in policy takes its configuration when the host starts; activate a component to configure it"
-    )]
-    BuiltIn,
     /// The registry says which policy is in use, and not a file.
     #[error("the registry says which {0} policy is in use; use `oona policy activate`")]
     Followed(Kind),

@@ -1,40 +1,43 @@
 //! The place of one kind of policy: who decides, what it goes back to, what is tried beside it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
 use oona_core::Timestamp;
 use oona_core::policy::Kind;
 use oona_core::stage::Stage;
-use oona_core::symbols::Symbol;
-use oona_wasm::{Activation, Artifact, Event, EventSink, Native, Slot, SymbolTable, Version};
+use oona_wasm::{
+    Activation, Artifact, Event, EventSink, Names, Native, Slot, SymbolTable, Version,
+};
 use serde_json::Value;
 
 use super::ask::{Asker, Asking};
+use super::builtin::Builder;
 use super::candidate::{Place, Staged};
+use super::mixes::Mixes;
 use super::schema::validate;
 use super::{ActivateError, Inner, PolicyOptions, PolicyStatus};
 use crate::explain::Explained;
 use crate::metrics::Metrics;
+use crate::native::NativeError;
 use crate::record::{Message, RecordError, Recorded, State, Texts};
 
 /// One kind's place.
 pub(super) struct Seat<K: Recorded> {
     pub(super) slot: Slot<K>,
-    /// The configuration that the next version gets unless it is given another.
-    pub(super) config: Mutex<Value>,
+    /// That of the native build.
+    native_config: Value,
+    /// Makes the native build anew, with another configuration.
+    pub(super) builder: Builder<K>,
     /// What was in use before the registry first said something: what can be gone back to.
     pub(super) base: Mutex<Option<Base<K>>>,
     pub(super) candidate: Place<K>,
-    pub(super) mix: Mix,
+    pub(super) mixes: Arc<Mutex<Mixes>>,
 }
 
-/// How often each reason was given since the registry last changed something.
-pub(super) type Mix = Arc<Mutex<HashMap<Symbol, u64>>>;
-
 /// What a host was started with.
-pub(super) struct Base<K> {
+pub(super) struct Base<K: Recorded> {
     /// Without one, the native build.
     version: Option<Arc<Version<K>>>,
     config: Value,
@@ -44,34 +47,44 @@ pub(super) fn seat<K: Recorded>(
     options: &PolicyOptions,
     fallbacks: &Fallbacks,
     native: Native<K>,
+    build: fn(&str, &Names) -> Result<Native<K>, NativeError>,
 ) -> Seat<K> {
     let now = (options.clock)();
     let events = events(Arc::clone(&options.metrics), Arc::clone(fallbacks), K::KIND);
+    let mixes = Mixes::new(native.info());
     Seat {
         slot: Slot::new(native, options.budget, events, now),
-        config: Mutex::new(options.config(K::KIND).clone()),
+        native_config: options.config(K::KIND).clone(),
+        builder: Builder::new(build, options),
         base: Mutex::default(),
         candidate: Arc::new(ArcSwapOption::empty()),
-        mix: Mix::default(),
+        mixes: Arc::new(Mutex::new(mixes)),
     }
 }
 
 impl<K: Recorded> Seat<K> {
     pub(super) fn status(&self, now: Timestamp) -> PolicyStatus {
-        let config = crate::sync::lock(&self.config).clone();
         PolicyStatus {
             kind: K::KIND,
             slot: self.slot.status(now),
-            config,
+            config: self.config(),
             candidate: self.candidate.load().as_ref().map(|staged| staged.status()),
+            not_started: None,
         }
+    }
+
+    /// The configuration of what is in use, whoever put it there: the next version gets it too, unless
+    /// it is given another.
+    pub(super) fn config(&self) -> Value {
+        let current = self.slot.current();
+        current.map_or_else(|| self.native_config.clone(), |version| config_of(&version))
     }
 
     pub(super) fn asker(&self, asking: &Asking) -> Asker<K> {
         Asker::new(
             self.slot.worker(),
             Arc::clone(&self.candidate),
-            Arc::clone(&self.mix),
+            Arc::clone(&self.mixes),
             asking.clone(),
         )
     }
@@ -82,10 +95,10 @@ impl<K: Recorded> Seat<K> {
         artifact: &Artifact,
         config: Option<Value>,
     ) -> Result<Activation, ActivateError> {
-        let config = config.unwrap_or_else(|| crate::sync::lock(&self.config).clone());
+        let config = config.unwrap_or_else(|| self.config());
         let version = self.version(inner, artifact, &config)?;
         let activation = self.slot.activate(&version, (inner.clock)())?;
-        Ok(self.activated(inner, activation, config))
+        Ok(self.activated(inner, activation))
     }
 
     pub(super) fn version(
@@ -112,13 +125,8 @@ impl<K: Recorded> Seat<K> {
         Ok(version.try_out((inner.clock)())?)
     }
 
-    pub(super) fn activated(
-        &self,
-        inner: &Inner,
-        activation: Activation,
-        config: Value,
-    ) -> Activation {
-        *crate::sync::lock(&self.config) = config;
+    pub(super) fn activated(&self, inner: &Inner, activation: Activation) -> Activation {
+        crate::sync::lock(&self.mixes).changed(&activation.version);
         let generation = i64::try_from(activation.generation).unwrap_or(i64::MAX);
         inner
             .asking
@@ -135,18 +143,22 @@ impl<K: Recorded> Seat<K> {
         now: Timestamp,
         symbols: &SymbolTable,
     ) -> Result<Explained, RecordError> {
-        let (whole, question) = K::question(message, state, now, symbols)?;
+        // What is asked about comes from outside: it must not fill the table of names.
+        let symbols = symbols.read_only();
+        let (whole, question) = K::question(message, state, now, &symbols)?;
         let mut decisions = Vec::with_capacity(1);
         let text = Texts::one(message);
-        let mut worker = self.slot.worker();
-        let answer = worker.decide(now, &whole, &[question], &text, &mut decisions);
+        let answer = self
+            .slot
+            .ask_apart(now, &whole, &[question], &text, &mut decisions);
         Ok(Explained {
             kind: K::KIND,
             policy: answer.by.name.clone(),
             version: answer.by.version.clone(),
             digest: answer.by.digest_short().to_owned(),
-            state: K::state(&whole, &question, symbols),
-            decision: <K as Recorded>::decision(&decisions[0], symbols),
+            fault: answer.fault.map(|fault| fault.to_string()),
+            state: K::state(&whole, &question, &symbols),
+            decision: <K as Recorded>::decision(&decisions[0], &symbols),
         })
     }
 
@@ -155,8 +167,24 @@ impl<K: Recorded> Seat<K> {
         let mut base = crate::sync::lock(&self.base);
         base.get_or_insert_with(|| Base {
             version: self.slot.current(),
-            config: crate::sync::lock(&self.config).clone(),
+            config: self.config(),
         });
+    }
+
+    /// What it was started with; without one, the native build.
+    pub(super) fn own(&self) -> Option<Arc<Version<K>>> {
+        match &*crate::sync::lock(&self.base) {
+            Some(base) => base.version.clone(),
+            None => self.slot.current(),
+        }
+    }
+
+    /// What it was started with, in another configuration.
+    fn own_version(&self, inner: &Inner, config: &Value) -> Result<Arc<Version<K>>, ActivateError> {
+        match self.own().as_ref().and_then(|version| version.artifact()) {
+            Some(artifact) => self.version(inner, artifact, config),
+            None => self.builder.version(config, &inner.names),
+        }
     }
 
     pub(super) fn return_to_base(
@@ -164,36 +192,32 @@ impl<K: Recorded> Seat<K> {
         inner: &Inner,
         config: Option<Value>,
     ) -> Result<Activation, ActivateError> {
-        let base = crate::sync::lock(&self.base);
-        let version = base.as_ref().and_then(|base| base.version.clone());
-        let of_base = base
+        let of_base = crate::sync::lock(&self.base)
             .as_ref()
             .map_or(Value::Null, |base| base.config.clone());
-        drop(base);
         let now = (inner.clock)();
-        let Some(version) = version else {
-            return match config {
-                Some(config) if config != of_base => Err(ActivateError::BuiltIn),
-                _ => Ok(self.activated(inner, self.slot.reset(now), of_base)),
-            };
+        let Some(config) = config.or_else(|| self.own().map(|_| of_base.clone())) else {
+            return Ok(self.activated(inner, self.slot.reset(now)));
         };
-        let config = config.unwrap_or(of_base);
-        let version = self.version(inner, version.artifact(), &config)?;
+        let version = self.own_version(inner, &config)?;
         let activation = self.slot.activate(&version, now)?;
-        Ok(self.activated(inner, activation, config))
+        Ok(self.activated(inner, activation))
     }
 
     pub(super) fn stage(
         &self,
         inner: &Inner,
-        artifact: &Artifact,
+        artifact: Option<&Artifact>,
         stage: Stage,
     ) -> Result<(), ActivateError> {
         let config = match &stage.choice.config {
             Some(config) => serde_json::from_str(config)?,
-            None => crate::sync::lock(&self.config).clone(),
+            None => self.config(),
         };
-        let version = self.version(inner, artifact, &config)?;
+        let version = match artifact {
+            Some(artifact) => self.version(inner, artifact, &config)?,
+            None => self.own_version(inner, &config)?,
+        };
         // It must start; who asks it starts instances of his own.
         drop(version.instance()?);
         self.candidate.store(Some(Arc::new(Staged::new(
@@ -203,6 +227,11 @@ impl<K: Recorded> Seat<K> {
         ))));
         Ok(())
     }
+}
+
+fn config_of<K: Recorded>(version: &Version<K>) -> Value {
+    let config = serde_json::from_str(version.config());
+    config.unwrap_or_else(|error| unreachable!("it was made of JSON: {error}"))
 }
 
 /// A version that was taken out since it failed too often.
@@ -216,6 +245,8 @@ pub struct FellBack {
     pub to: String,
     /// The last of its failures.
     pub fault: String,
+    /// As of which change of the version in use it was there.
+    pub generation: u64,
 }
 
 pub(super) type Fallbacks = Arc<Mutex<VecDeque<FellBack>>>;
@@ -236,7 +267,12 @@ fn events(metrics: Arc<Metrics>, fallbacks: Fallbacks, kind: Kind) -> EventSink 
                 .inc();
             tracing::warn!(%kind, %version, %answered_by, %fault, "a policy failed");
         }
-        Event::FellBack { from, to, fault } => {
+        Event::FellBack {
+            from,
+            to,
+            fault,
+            generation,
+        } => {
             metrics.policy_fallbacks(kind).inc();
             let mut held = crate::sync::lock(&fallbacks);
             if held.len() < FALLBACKS_MAX {
@@ -245,6 +281,7 @@ fn events(metrics: Arc<Metrics>, fallbacks: Fallbacks, kind: Kind) -> EventSink 
                     from: from.to_string(),
                     to: to.to_string(),
                     fault: fault.to_string(),
+                    generation,
                 });
             }
             drop(held);
@@ -253,4 +290,20 @@ fn events(metrics: Arc<Metrics>, fallbacks: Fallbacks, kind: Kind) -> EventSink 
         // Whoever activates hears the outcome, and logs it.
         _ => {}
     })
+}
+
+/// Tells what every policy may use.
+pub(super) fn budgets(options: &PolicyOptions) {
+    let bounds = options.engine.as_ref().map(|engine| engine.config());
+    for kind in Kind::ALL {
+        let set = |resource, limit: u64| {
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            options.metrics.policy_budget(kind, resource).set(limit);
+        };
+        set("failures", u64::from(options.budget.failures));
+        if let Some(bounds) = bounds {
+            set("call_ms", bounds.call_ms_max);
+            set("memory_bytes", bounds.memory_bytes_max as u64);
+        }
+    }
 }

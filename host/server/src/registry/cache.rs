@@ -6,9 +6,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use oona_core::entry::EntryId;
+use oona_core::entry::{Entry, EntryId, Record};
 use oona_core::registry::Change;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::signature::hex;
@@ -16,19 +17,45 @@ use crate::signature::hex;
 /// The file that holds the list, a line of JSON for each entry.
 const LIST: &str = "list.jsonl";
 
+/// Where the list goes that the store no longer has: what was in there is not thrown away unseen.
+const REPLACED: &str = "list.replaced.jsonl";
+
 /// One entry of the list, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Line {
     /// Where it stands: milliseconds, and number within them.
     pub(super) at: (u64, u64),
-    /// The change; none if the entry was none, which has a number too.
-    pub(super) change: Option<Change>,
+    /// The JSON of the change; none if the entry held none, which has a number too. As it is, so that
+    /// nothing is lost of what another version of the host has written.
+    pub(super) change: Option<Value>,
 }
 
 impl Line {
     pub(super) fn id(&self) -> EntryId {
         let (ms, seq) = self.at;
         EntryId { ms, seq }
+    }
+
+    pub(super) fn of(entry: &Entry) -> Self {
+        let json = entry.payload();
+        Self {
+            at: (entry.id.ms, entry.id.seq),
+            change: json.and_then(|json| serde_json::from_slice(json).ok()),
+        }
+    }
+
+    /// The change, if it is one that this host knows.
+    pub(super) fn parsed(&self) -> Option<Change> {
+        serde_json::from_value(self.change.clone()?).ok()
+    }
+
+    /// The entry that holds it.
+    pub(super) fn record(&self) -> Record {
+        let json = self.change.as_ref().map(Value::to_string);
+        Record {
+            payload: json.unwrap_or_default().into(),
+            signature: None,
+        }
     }
 }
 
@@ -61,8 +88,16 @@ pub(super) fn list(cache: Option<&Path>) -> Vec<Line> {
     lines.map_while(Result::ok).collect()
 }
 
-/// Writes the list anew: after it was read from the cache and found to end in half a line, or to be of
-/// another store.
+/// Puts the list aside, since the store has another one now.
+pub(super) fn put_aside(cache: Option<&Path>) {
+    let Some(cache) = cache else { return };
+    if cache.join(LIST).exists() {
+        warn(cache, fs::rename(cache.join(LIST), cache.join(REPLACED)));
+    }
+}
+
+/// Writes the list anew, as it was read from the cache: what ends in half a line, as after a crash, is
+/// cut to whole ones.
 pub(super) fn rewrite(cache: Option<&Path>, lines: &[Line]) {
     let Some(cache) = cache else { return };
     let path = cache.join(LIST);

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use oona_core::policy::Kind;
-use oona_core::registry::{Activation, Artifact, Revision, Signature};
+use oona_core::registry::{Action, Activation, Artifact, Choice, Revision, Signature};
 use oona_core::stage::{Stage, StageMode, Thresholds};
 use serde::Serialize;
 
-use crate::gates::{Gate, GateReport, Refusal};
+use crate::gates::{Gate, GateReport, Refusal, Status};
 use crate::policies::ActivationReport;
 use crate::store::StoreError;
 
@@ -39,6 +39,31 @@ pub enum Use {
     Staged(StageMode, Thresholds),
 }
 
+impl Use {
+    /// The change that says so, and what was forced for it.
+    pub(super) fn of(self, kind: Kind, choice: Choice, gates: &[GateReport]) -> Action {
+        let forced = gates
+            .iter()
+            .filter(|report| report.status == Status::Forced);
+        let forced = forced.map(|report| report.gate.name().to_owned()).collect();
+        match self {
+            Self::Active => Action::Activate {
+                kind,
+                choice,
+                forced,
+                reverts_to: None,
+            },
+            Self::Staged(mode, thresholds) => Action::Stage {
+                kind,
+                choice,
+                mode,
+                thresholds,
+                forced,
+            },
+        }
+    }
+}
+
 /// What somebody wants in use.
 #[derive(Clone, Debug)]
 pub struct Proposal {
@@ -59,8 +84,10 @@ pub struct Proposal {
 pub struct Outcome {
     /// How it did at each gate.
     pub gates: Vec<GateReport>,
-    /// The artifact.
-    pub artifact: Artifact,
+    /// Its kind.
+    pub kind: Kind,
+    /// The artifact; none if it is what each host was started with.
+    pub artifact: Option<Artifact>,
     /// The number of the change; none after a dry run.
     pub revision: Option<Revision>,
     /// What came of it on this host; none after a dry run, and of a trial.
@@ -73,9 +100,31 @@ pub enum RegistryError {
     /// A gate was not passed. Nothing was changed.
     #[error(transparent)]
     Refused(#[from] Box<Refused>),
-    /// The store does not take part. What was asked may have been done if it was under way.
+    /// The store does not take part, and nothing was written to the list.
     #[error("the registry cannot be reached; nothing that is in use has changed")]
     Store(#[from] StoreError),
+    /// The store was asked to write the change, and its answer did not come.
+    #[error(
+        "the registry did not answer when the change was written: it is not known whether it is in use; \
+         `oona policy history` says so once the registry answers"
+    )]
+    Unsure(#[source] StoreError),
+    /// The store lost entries of the list meanwhile. The hosts give it back what they have.
+    #[error(
+        "the registry has lost entries meanwhile, and the hosts have written back what they had: \
+         see `oona policy history`, and try again"
+    )]
+    Lost,
+    /// Others write to the list all the time.
+    #[error(
+        "others have written to the registry all the time; nothing that is in use has changed: try again"
+    )]
+    Contended,
+    /// This host does not come to read the list.
+    #[error(
+        "this host has not caught up with the registry; nothing that is in use has changed: try again"
+    )]
+    Behind,
     /// There is nothing of that sort.
     #[error("{0}")]
     Unknown(String),
@@ -108,4 +157,17 @@ pub struct Standing {
     pub followed: Option<Revision>,
     /// Why this host does not follow it, if it does not.
     pub refused: Option<String>,
+    /// The trial, on this host.
+    pub trial: Option<TrialHere>,
+}
+
+/// What has become of a trial on one host.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrialHere {
+    /// The number of the change that began it.
+    pub revision: Revision,
+    /// Why this host does not try the candidate, if it does not.
+    pub refused: Option<String>,
+    /// Why this host has taken it back, if it has: the list may have yet to hear of it.
+    pub withdrawn: Option<String>,
 }

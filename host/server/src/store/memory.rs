@@ -1,22 +1,25 @@
 //! A store in the process, for the demo, for tests and for simulation. Nothing outlives it.
 
 mod state;
+mod turns;
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use oona_core::Timestamp;
-use oona_core::entry::{Entry, EntryId, Fields};
+use oona_core::broadcast::Sight;
+use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::NonceSeen;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use self::state::{Group, Nonce, State, after, full, no_group};
+use self::turns::Place;
 use super::{
-    Append, ClaimRequest, Claimed, GroupDepth, GroupStart, NonceClaim, ReadRequest, Settlement,
-    Store, StoreError, StoreInfo, StreamDepth, StreamName,
+    Append, ClaimRequest, Claimed, Dropped, GroupDepth, GroupStart, NonceClaim, ReadRequest,
+    RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName, Written,
 };
 use crate::clock::Clock;
 
@@ -25,6 +28,11 @@ pub const ENTRIES_MAX: usize = 1_000_000;
 
 /// How many nonces it remembers. What comes after is refused.
 pub const NONCES_MAX: usize = 1_000_000;
+
+/// How many event ids it remembers. What comes after is refused.
+pub const EVENTS_MAX: usize = 1_000_000;
+/// How many broadcasts it holds receipts of. The oldest go first.
+pub const RECEIPTS_MAX: usize = 10_000;
 
 /// How many bytes it keeps for good. What comes after is refused.
 pub const KEPT_BYTES_MAX: usize = 256 << 20;
@@ -79,16 +87,48 @@ impl Store for MemoryStore {
     async fn append(
         &self,
         batch: &[Append],
-    ) -> Result<Vec<Result<EntryId, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
         let now = self.now();
         let mut state = self.state();
         let written = batch
             .iter()
-            .map(|append| state.append(now, &append.stream, append.record.clone().into_fields()))
+            .map(|append| state.append_once(now, append))
             .collect();
         drop(state);
         self.appended.notify_waiters();
         Ok(written)
+    }
+
+    async fn recall(&self, events: &[Arc<str>]) -> Result<Vec<Option<Written>>, StoreError> {
+        let now = self.now();
+        let state = self.state();
+        Ok(events
+            .iter()
+            .map(|event| state.recall(now, event))
+            .collect())
+    }
+
+    async fn append_after(
+        &self,
+        stream: &StreamName,
+        last: Option<EntryId>,
+        id: Option<EntryId>,
+        record: &Record,
+    ) -> Result<Option<EntryId>, StoreError> {
+        let now = self.now();
+        let mut state = self.state();
+        let found = state.streams.get(stream);
+        if found.and_then(|found| found.entries.keys().next_back().copied()) != last {
+            return Ok(None);
+        }
+        let fields = record.clone().into_fields();
+        let written = match id {
+            Some(id) => state.append_as(id, stream, fields),
+            None => state.append(now, stream, fields),
+        };
+        drop(state);
+        self.appended.notify_waiters();
+        written.map(Some)
     }
 
     async fn ensure_group(
@@ -105,7 +145,7 @@ impl Store for MemoryStore {
         };
         let new = || Group {
             read_through,
-            pending: BTreeMap::new(),
+            ..Group::default()
         };
         stream.groups.entry(group.to_owned()).or_insert_with(new);
         Ok(())
@@ -132,6 +172,7 @@ impl Store for MemoryStore {
         let missing = || no_group(request.group);
         let stream = state.streams.get_mut(request.stream).ok_or_else(missing)?;
         let group = stream.groups.get_mut(request.group).ok_or_else(missing)?;
+        group.consumers.insert(request.consumer.to_owned(), now);
         let entries = &stream.entries;
         group.pending.retain(|id, _| entries.contains_key(id));
         let idle = group
@@ -184,11 +225,24 @@ impl Store for MemoryStore {
         let mut state = self.state();
         let settled: Result<_, _> = settlements
             .iter()
-            .map(|settlement| state.settle(now, group, settlement))
+            .map(|settlement| state.settle(now, group, settlement, false))
             .collect();
         drop(state);
         self.appended.notify_waiters();
         settled
+    }
+
+    async fn sights(
+        &self,
+        stream: &StreamName,
+        id: EntryId,
+        receipt: &str,
+        groups: &[String],
+    ) -> Result<Vec<Sight>, StoreError> {
+        let now = self.now();
+        let state = self.state();
+        let sight = |group: &String| state.sight(now, stream, id, receipt, group);
+        Ok(groups.iter().map(sight).collect())
     }
 
     async fn promote(
@@ -207,9 +261,13 @@ impl Store for MemoryStore {
             while promoted < count as u64
                 && let Some(((due, _), _)) = stream.delayed.first_key_value()
                 && *due <= now
-                && let Some((_, fields)) = stream.delayed.pop_first()
+                && let Some((place, fields)) = stream.delayed.pop_first()
             {
-                stream.append((self.clock)(), fields);
+                let id = stream.append((self.clock)(), fields);
+                let place = Place::Delayed(place.0, place.1);
+                for group in stream.groups.values_mut() {
+                    group.order.carry(place, Some(Place::Entry(id)));
+                }
                 state.entries += 1;
                 promoted += 1;
             }
@@ -259,6 +317,76 @@ impl Store for MemoryStore {
         Ok(trimmed as u64)
     }
 
+    async fn drop_oldest(
+        &self,
+        stream: &StreamName,
+        length_max: u64,
+    ) -> Result<Dropped, StoreError> {
+        let mut state = self.state();
+        let mut dropped = Dropped::default();
+        let Some(stream) = state.streams.get_mut(stream) else {
+            return Ok(dropped);
+        };
+        while stream.entries.len() as u64 > length_max
+            && let Some(unfinished) = stream.drop_first()
+        {
+            dropped.unfinished += u64::from(unfinished);
+            dropped.finished += u64::from(!unfinished);
+        }
+        let count = usize::try_from(dropped.finished + dropped.unfinished);
+        state.entries -= count.unwrap_or(usize::MAX);
+        Ok(dropped)
+    }
+
+    async fn remove_idle_consumers(
+        &self,
+        stream: &StreamName,
+        idle: Duration,
+    ) -> Result<u64, StoreError> {
+        let now = self.now();
+        let mut state = self.state();
+        let mut removed = 0;
+        let streams = state.streams.get_mut(stream).into_iter();
+        for group in streams.flat_map(|stream| stream.groups.values_mut()) {
+            let mut consumers = std::mem::take(&mut group.consumers);
+            let before = consumers.len();
+            consumers.retain(|name, last| now.since(*last) < idle || group.holds(name));
+            removed += (before - consumers.len()) as u64;
+            group.consumers = consumers;
+        }
+        Ok(removed)
+    }
+
+    async fn remove_idle_groups(
+        &self,
+        stream: &StreamName,
+        idle: Duration,
+    ) -> Result<Vec<RemovedGroup>, StoreError> {
+        let now = self.now();
+        let mut state = self.state();
+        let mut removed = Vec::new();
+        let Some(stream) = state.streams.get_mut(stream) else {
+            return Ok(removed);
+        };
+        let mut groups = std::mem::take(&mut stream.groups);
+        groups.retain(|name, group| {
+            let unread = after(&stream.entries, Some(group.read_through)).next();
+            let waits = match unread {
+                Some((id, _)) => now.since(Timestamp::from_millis(id.ms)) >= idle,
+                None => !group.pending.is_empty(),
+            };
+            let stays = group.idle(now) < idle || !waits;
+            if !stays {
+                let unfinished = stream.lag(group) + group.pending.len() as u64;
+                let name = name.clone();
+                removed.push(RemovedGroup { name, unfinished });
+            }
+            stays
+        });
+        stream.groups = groups;
+        Ok(removed)
+    }
+
     async fn range(
         &self,
         stream: &StreamName,
@@ -303,12 +431,50 @@ impl Store for MemoryStore {
         Ok(Some(moved))
     }
 
+    async fn remove(&self, stream: &StreamName, ids: &[EntryId]) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        let Some(stream) = state.streams.get_mut(stream) else {
+            return Ok(0);
+        };
+        let mut gone = ids.iter().filter(|id| stream.entries.remove(id).is_some());
+        let removed = gone.by_ref().count();
+        state.entries -= removed;
+        Ok(removed as u64)
+    }
+
+    async fn expire(
+        &self,
+        stream: &StreamName,
+        before: Timestamp,
+        length_max: u64,
+    ) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        let Some(stream) = state.streams.get_mut(stream) else {
+            return Ok(0);
+        };
+        let mut removed = 0;
+        let mut surplus = (stream.entries.len() as u64).saturating_sub(length_max);
+        while let Some(first) = stream.entries.first_entry()
+            && (first.key().ms < before.as_millis() || surplus > 0)
+        {
+            first.remove();
+            surplus = surplus.saturating_sub(1);
+            removed += 1;
+        }
+        state.entries -= removed;
+        Ok(removed as u64)
+    }
+
+    async fn last(&self, stream: &StreamName) -> Result<Option<EntryId>, StoreError> {
+        let state = self.state();
+        let stream = state.streams.get(stream);
+        Ok(stream.and_then(|stream| stream.entries.keys().next_back().copied()))
+    }
+
     async fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
         let mut state = self.state();
-        if state.kept.contains_key(name) {
-            return Ok(());
-        }
-        let held: usize = state.kept.values().map(Bytes::len).sum();
+        let others = state.kept.iter().filter(|(held, _)| *held != name);
+        let held: usize = others.map(|(_, bytes)| bytes.len()).sum();
         if held + bytes.len() > KEPT_BYTES_MAX {
             return Err(full("bytes kept", KEPT_BYTES_MAX));
         }
@@ -352,8 +518,17 @@ impl Store for MemoryStore {
         Ok(seen)
     }
 
-    async fn leave(&self, _: &StreamName, _: &str, _: &str) -> Result<(), StoreError> {
-        // A consumer is no more than a name on what is pending.
+    async fn leave(
+        &self,
+        stream: &StreamName,
+        group: &str,
+        consumer: &str,
+    ) -> Result<(), StoreError> {
+        if let Ok(group) = self.state().group(stream, group)
+            && !group.holds(consumer)
+        {
+            group.consumers.remove(consumer);
+        }
         Ok(())
     }
 }

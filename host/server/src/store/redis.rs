@@ -1,8 +1,12 @@
 //! A store in Redis (6.2 or later) or Valkey.
 //!
-//! Streams have the names and fields that every peer on the bus knows. Beside each stream stands a
-//! sorted set of retries that wait, `{stream}:delayed`, in the same hash slot. Nonces are keys
-//! `oona:nonce:GROUP:NONCE` that expire by themselves, what is kept for good is `oona:kept:NAME`.
+//! Streams have the names and fields that every peer on the bus knows. Beside each stream, in the same
+//! hash slot, stand a sorted set of retries that wait, `{stream}:delayed`; since when its groups have no
+//! consumers, `{stream}:idle`; receipts of broadcasts, `{stream}:receipt:NAME`, which expire by
+//! themselves; and what keeps the messages of one key in order, where that is asked for:
+//! `{stream}:turns`, `{stream}:turn-holders`, `{stream}:in-line` and, for each group,
+//! `{stream}:ready:GROUP`. Nonces are keys `oona:nonce:GROUP:NONCE` that expire by themselves, so are
+//! the first outcomes of events, `oona:event:ID`; what is kept for good is `oona:kept:NAME`.
 //!
 //! Retry and redrive stay within one hash slot only if the streams do: with Redis Cluster, the
 //! dead-letter stream would have to share the slot of every stream that feeds it.
@@ -11,30 +15,41 @@ mod command;
 mod connection;
 mod reply;
 mod scripts;
+mod turns;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use oona_core::Timestamp;
-use oona_core::entry::{Entry, EntryId, Fields};
+use oona_core::broadcast::Sight;
+use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::NonceSeen;
-use redis::{Client, Pipeline, Value, cmd};
+use redis::{Client, Cmd, Pipeline, Value, cmd};
 
-use self::command::{delayed, eval, kept_key, ms};
+use self::command::{delayed, eval, event_key, idle_key, kept_key, ms, receipts_key};
 use self::connection::Connections;
 use self::reply::{GroupInfo, Unexpected};
 use super::{
-    Append, ClaimRequest, Claimed, GroupDepth, GroupStart, NonceClaim, ReadRequest, Settlement,
-    Store, StoreError, StoreInfo, StreamDepth, StreamName,
+    Append, ClaimRequest, Claimed, Dropped, GroupDepth, GroupStart, NonceClaim, ReadRequest,
+    RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName, Written,
 };
 
 /// How many entries one trim removes at most; it is repeated while there is more.
 const TRIM_MAX: u64 = 1_000;
+
+/// How many entries one drop removes at most; it is repeated while there is more.
+const DROP_MAX: u64 = 200;
 
 /// How far the lag of a group is counted where the server does not know it.
 const LAG_COUNT_MAX: u64 = 10_000;
 
 /// How many entries one touch names at most.
 const TOUCH_MAX: usize = 500;
+
+/// How many entries one command removes at most.
+const REMOVE_MAX: usize = 500;
 
 /// How many rounds one claim makes over what is pending. The next claim goes on.
 const CLAIM_ROUNDS_MAX: usize = 16;
@@ -79,6 +94,33 @@ impl RedisStore {
         value
             .extract_error()
             .map_err(|error| self.connections.failed(&error))
+    }
+
+    /// Settles each by the command that `settle` makes of it.
+    async fn settle_by(
+        &self,
+        group: &str,
+        settlements: &[Settlement],
+        settle: impl Fn(&str, &Settlement) -> Cmd + Send + Sync,
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(settlements.len());
+        let mut replies = Vec::with_capacity(settlements.len());
+        for settlement in settlements {
+            let command = settle(group, settlement);
+            replies.push(command::add_settle(
+                &mut pipeline,
+                group,
+                settlement,
+                command,
+            ));
+        }
+        let mut answers = self.connections.pipe(&pipeline).await?.into_iter();
+        let settled = |count: usize| {
+            let value = answers.by_ref().take(count).last().unwrap_or(Value::Nil);
+            let value = self.parse(reply::last(self.answer(value)?))?;
+            Ok(self.parse(reply::count(&self.answer(value)?))? > 0)
+        };
+        replies.into_iter().map(settled).collect()
     }
 
     /// How far behind a group is that the server knows nothing of.
@@ -133,7 +175,7 @@ impl Store for RedisStore {
     async fn append(
         &self,
         batch: &[Append],
-    ) -> Result<Vec<Result<EntryId, StoreError>>, StoreError> {
+    ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(batch.len());
         for append in batch {
             pipeline.add_command(command::append(append));
@@ -141,9 +183,40 @@ impl Store for RedisStore {
         let answers = self.connections.pipe(&pipeline).await?;
         let written = |value| {
             let value = self.answer(value)?;
-            self.parse(reply::id(&value))
+            self.parse(reply::written(value))
         };
         Ok(answers.into_iter().map(written).collect())
+    }
+
+    async fn recall(&self, events: &[Arc<str>]) -> Result<Vec<Option<Written>>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = cmd("MGET");
+        events.iter().for_each(|event| {
+            command.arg(event_key(event));
+        });
+        let answer = self.connections.ask(&command).await?;
+        let recalled = |value| match value {
+            Value::Nil => Ok(None),
+            known => reply::written(known).map(Some),
+        };
+        let answers = self.parse(reply::list(answer))?;
+        self.parse(answers.into_iter().map(recalled).collect())
+    }
+
+    async fn append_after(
+        &self,
+        stream: &StreamName,
+        last: Option<EntryId>,
+        id: Option<EntryId>,
+        record: &Record,
+    ) -> Result<Option<EntryId>, StoreError> {
+        let command = command::append_after(stream, last, id, record);
+        match self.connections.ask(&command).await? {
+            Value::Nil => Ok(None),
+            written => self.parse(reply::id(&written)).map(Some),
+        }
     }
 
     async fn ensure_group(
@@ -267,16 +340,20 @@ impl Store for RedisStore {
         group: &str,
         settlements: &[Settlement],
     ) -> Result<Vec<bool>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(settlements.len());
-        for settlement in settlements {
-            pipeline.add_command(command::settle(group, settlement));
-        }
-        let answers = self.connections.pipe(&pipeline).await?;
-        let settled = |value| {
-            let value = self.answer(value)?;
-            Ok(self.parse(reply::count(&value))? > 0)
-        };
-        answers.into_iter().map(settled).collect()
+        self.settle_by(group, settlements, command::settle).await
+    }
+
+    async fn sights(
+        &self,
+        stream: &StreamName,
+        id: EntryId,
+        receipt: &str,
+        groups: &[String],
+    ) -> Result<Vec<Sight>, StoreError> {
+        let mut command = eval(scripts::SIGHTS, &[stream, &receipts_key(stream, receipt)]);
+        command.arg(id.to_string()).arg(groups);
+        let answer = self.connections.ask(&command).await?;
+        self.parse(reply::sights(answer))
     }
 
     async fn promote(
@@ -285,7 +362,9 @@ impl Store for RedisStore {
         now: Timestamp,
         count: usize,
     ) -> Result<u64, StoreError> {
-        let mut command = eval(scripts::PROMOTE, &[stream, &delayed(stream)]);
+        let (turns, holders) = (turns::turns(stream), turns::holders(stream));
+        let keys = [&**stream, &delayed(stream), &turns, &holders];
+        let mut command = eval(scripts::PROMOTE, &keys);
         command.arg(now.as_millis()).arg(count);
         let moved = self.connections.ask(&command).await?;
         self.parse(reply::count(&moved))
@@ -343,6 +422,53 @@ impl Store for RedisStore {
         }
     }
 
+    async fn drop_oldest(
+        &self,
+        stream: &StreamName,
+        length_max: u64,
+    ) -> Result<Dropped, StoreError> {
+        let mut dropped = Dropped::default();
+        loop {
+            let mut command = eval(scripts::DROP_OLDEST, &[stream]);
+            command.arg(length_max).arg(DROP_MAX);
+            let answer = self.connections.ask(&command).await?;
+            let counts = self.parse(reply::list(answer))?;
+            let [all, unfinished] = &counts[..] else {
+                return self.parse(Err(Unexpected("two numbers")));
+            };
+            let all = self.parse(reply::count(all))?;
+            let unfinished = self.parse(reply::count(unfinished))?;
+            dropped.unfinished += unfinished;
+            dropped.finished += all.saturating_sub(unfinished);
+            if all < DROP_MAX {
+                return Ok(dropped);
+            }
+        }
+    }
+
+    async fn remove_idle_consumers(
+        &self,
+        stream: &StreamName,
+        idle: Duration,
+    ) -> Result<u64, StoreError> {
+        let mut command = eval(scripts::REMOVE_IDLE_CONSUMERS, &[stream]);
+        command.arg(ms(idle));
+        let removed = self.connections.ask(&command).await?;
+        self.parse(reply::count(&removed))
+    }
+
+    async fn remove_idle_groups(
+        &self,
+        stream: &StreamName,
+        idle: Duration,
+    ) -> Result<Vec<RemovedGroup>, StoreError> {
+        let keys = [&**stream, &idle_key(stream)];
+        let mut command = eval(scripts::REMOVE_IDLE_GROUPS, &keys);
+        command.arg(ms(idle)).arg(LAG_COUNT_MAX);
+        let removed = self.connections.ask(&command).await?;
+        self.parse(reply::removed_groups(removed))
+    }
+
     async fn range(
         &self,
         stream: &StreamName,
@@ -379,9 +505,52 @@ impl Store for RedisStore {
         }
     }
 
+    async fn remove(&self, stream: &StreamName, ids: &[EntryId]) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for ids in ids.chunks(REMOVE_MAX) {
+            let mut command = cmd("XDEL");
+            command.arg(&**stream);
+            ids.iter().for_each(|id| {
+                command.arg(id.to_string());
+            });
+            let answer = self.connections.ask(&command).await?;
+            removed += self.parse(reply::count(&answer))?;
+        }
+        Ok(removed)
+    }
+
+    async fn expire(
+        &self,
+        stream: &StreamName,
+        before: Timestamp,
+        length_max: u64,
+    ) -> Result<u64, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        let trim = |by: &str, limit: u64| {
+            let mut command = cmd("XTRIM");
+            command.arg(&**stream).arg(by).arg("=").arg(limit);
+            command
+        };
+        pipeline.add_command(trim("MINID", before.as_millis()));
+        pipeline.add_command(trim("MAXLEN", length_max));
+        let mut removed = 0;
+        for answer in self.connections.pipe(&pipeline).await? {
+            removed += self.parse(reply::count(&self.answer(answer)?))?;
+        }
+        Ok(removed)
+    }
+
+    async fn last(&self, stream: &StreamName) -> Result<Option<EntryId>, StoreError> {
+        let mut command = cmd("XREVRANGE");
+        command.arg(&**stream).arg("+").arg("-").arg("COUNT").arg(1);
+        let answer = self.connections.ask(&command).await?;
+        let entries = self.parse(reply::entries(answer))?;
+        Ok(entries.first().map(|entry| entry.id))
+    }
+
     async fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
         let mut command = cmd("SET");
-        command.arg(kept_key(name)).arg(&bytes[..]).arg("NX");
+        command.arg(kept_key(name)).arg(&bytes[..]);
         self.connections.ask(&command).await.map(drop)
     }
 

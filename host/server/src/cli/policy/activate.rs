@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::Args;
 use oona_core::policy::Kind;
+use oona_core::stage::TimeMax;
 use prost::Message as _;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use tonic::Status;
 use super::super::client::{self, Server};
 use super::super::output::{self, Output};
 use super::super::{EXIT_OK, Failure};
-use super::{Policy, Which, config};
+use super::{Policy, Which, busy, config};
 use crate::proto::{self, ActivatePolicyRequest, ActivatePolicyResponse, Trial};
 
 const ACTIVATE_HELP: &str = "\
@@ -38,11 +39,13 @@ pub(in crate::cli) struct Activate {
 const SHADOW_HELP: &str = "\
 The candidate decides alongside on live traffic, on every host; what it decides is compared and
 forgotten. `oona policy list` shows how often it disagrees, by pairs of reasons, with examples.
-It is taken back by itself when it passes a threshold, and promoted by itself with --promote.
+It is taken back by itself when it passes a threshold, and promoted by itself with --promote. The
+reason is in the log of the host, and in `oona policy history`.
 
 Examples:
   oona policy shadow routing.wasm
   oona policy shadow routing.wasm --disagreements-max 1% --for 10m --promote
+  oona policy shadow routing.wasm --time-max 2x --at-most 1d
   oona policy promote routing";
 
 #[derive(Args, Debug)]
@@ -108,6 +111,13 @@ struct ThresholdArgs {
     /// Take it back after more failed calls than this
     #[arg(long, value_name = "CALLS", default_value_t = 0)]
     faults_max: u32,
+    /// Take it back if it takes longer than this for a decision, in the mean of at least 100: 20us, or
+    /// 1.5x the time of the one in use
+    #[arg(long, value_name = "TIME", value_parser = time_max)]
+    time_max: Option<TimeMax>,
+    /// Take it back after this long, if nothing has promoted it
+    #[arg(long = "at-most", value_name = "DURATION", default_value = "7d", value_parser = super::duration_ms)]
+    trial_ms_max: u64,
     /// Promote it no sooner than this: 500ms, 30s, 10m, 1h
     #[arg(long = "for", value_name = "DURATION", default_value = "1m", value_parser = super::duration_ms)]
     for_ms: u64,
@@ -128,6 +138,15 @@ impl ThresholdArgs {
             for_ms: self.for_ms,
             decisions: self.decisions,
             promote: self.promote,
+            time_ns_max: match self.time_max {
+                Some(TimeMax::Ns(ns)) => Some(ns),
+                _ => None,
+            },
+            time_percent_max: match self.time_max {
+                Some(TimeMax::PercentOfInUse(percent)) => Some(percent),
+                _ => None,
+            },
+            trial_ms_max: Some(self.trial_ms_max),
         }
     }
 }
@@ -171,7 +190,9 @@ async fn propose(args: &ProposalArgs, trial: Option<Trial>) -> Result<u8, Failur
         None => {}
     }
     let mut admin = args.server.admin().await?;
+    let trying = busy("the bus tries it");
     let response = admin.activate_policy(request).await;
+    drop(trying);
     let response = response.map_err(|status| refused(&status))?.into_inner();
     let told = Told {
         tried: trial.is_some(),
@@ -279,6 +300,32 @@ impl Told {
     }
 }
 
+/// A time for one decision: `20us`, `500ns` or `1ms`, or `1.5x` what the one in use takes.
+fn time_max(text: &str) -> Result<TimeMax, String> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number = &text[..text.len() - unit.len()];
+    let wrong = || format!("`{text}` is no time for a decision, such as 20us or 1.5x");
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let scale = match unit {
+        "x" => 100.0,
+        "ns" => 1.0,
+        "us" | "µs" => 1e3,
+        "ms" => 1e6,
+        _ => return Err(wrong()),
+    };
+    let scaled = (number * scale).round();
+    if !(1.0..=1e9).contains(&scaled) {
+        return Err(format!(
+            "`{text}` is out of range: up to 1000ms, or 10000000x"
+        ));
+    }
+    // Within the range of either type.
+    Ok(match unit {
+        "x" => TimeMax::PercentOfInUse(scaled as u32),
+        _ => TimeMax::Ns(scaled as u64),
+    })
+}
+
 /// A share in percent, as so many of a million.
 fn per_million(text: &str) -> Result<u32, String> {
     let number = text.trim_end_matches('%').trim();
@@ -303,6 +350,17 @@ fn per_mille(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_absolute_or_a_ratio() {
+        assert_eq!(time_max("20us"), Ok(TimeMax::Ns(20_000)));
+        assert_eq!(time_max("0.5µs"), Ok(TimeMax::Ns(500)));
+        assert_eq!(time_max("1ms"), Ok(TimeMax::Ns(1_000_000)));
+        assert_eq!(time_max("1.5x"), Ok(TimeMax::PercentOfInUse(150)));
+        for wrong in ["", "x", "20", "20s", "0x", "-1us", "1.2.3us", "2000ms"] {
+            assert!(time_max(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn shares_are_percentages() {

@@ -1,20 +1,15 @@
 //! `oona policy check`: the laws that a policy must keep.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
-use indicatif::ProgressBar;
 
 use super::super::output::{self, Output};
 use super::super::{EXIT_FAILED, EXIT_OK, Failure};
-use super::{cases, config, load};
+use super::{busy, cases, config, load};
 use crate::cases::names;
 use crate::chain::chain;
 use crate::laws::{self, LawOptions, LawReport};
-
-/// After how long somebody is told that it is still being tried.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 const CHECK_HELP: &str = "\
 Each law is tried on thousands of generated messages, and what breaks one is shrunk to the smallest
@@ -35,7 +30,7 @@ pub(in crate::cli) struct Check {
     /// Its configuration, as TOML or, if the name ends in .json, as JSON; its defaults without it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A file with laws of your own
+    /// A file with laws of your own; those that travel with the component without it
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
     /// On how many inputs each law is tried
@@ -55,20 +50,15 @@ pub(super) fn run(args: &Check) -> Result<u8, Failure> {
     let artifact = load(&args.file)?;
     let config = args.config.as_deref().map(config).transpose()?;
     let config = config.unwrap_or_else(|| "{}".to_owned());
-    let own = args
-        .cases
-        .as_deref()
-        .map(|file| cases(file, artifact.kind()))
-        .transpose()?;
+    let own = cases(args.cases.as_deref(), &artifact)?;
     let options = LawOptions {
         runs: args.runs,
         seed: args.seed,
         own: own.map(|cases| cases.laws).unwrap_or_default(),
     };
-    let waiting = ProgressBar::new_spinner().with_message("trying the laws");
-    waiting.enable_steady_tick(PATIENCE);
+    let trying = busy("trying the laws");
     let report = laws::check(&artifact, &config, &names(&args.stream), &options);
-    waiting.finish_and_clear();
+    drop(trying);
     let report =
         report.map_err(|error| anyhow::anyhow!("{}: {}", args.file.display(), chain(&error)))?;
     args.output

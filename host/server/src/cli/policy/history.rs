@@ -1,5 +1,7 @@
 //! `oona policy history | diff`: who changed what, when and why, and what is different.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Context;
 use clap::Args;
 use oona_core::policy::Kind;
@@ -12,8 +14,9 @@ use super::super::{EXIT_OK, Failure};
 use crate::proto::{GetArtifactRequest, PolicyHistoryRequest};
 
 const HISTORY_HELP: &str = "\
-Each activation is shown with what it has decided on the host that answers: how often each reason was
-given while it was in use there.
+Each activation is shown with what the policy that it put in use has decided on the host that
+answers: how many messages, and which share of them for which reason, before it and since. What a
+canary or a fail-safe has decided meanwhile is not among it.
 
 Examples:
   oona policy history
@@ -44,8 +47,7 @@ pub(super) async fn history(args: &History) -> Result<u8, Failure> {
     let changes = changes(&mut admin, args.kind, args.limit).await?;
     args.output
         .write(&Changes { changes }, |changes| {
-            let lines = changes.changes.iter().map(line);
-            lines.collect::<Vec<_>>().join("\n")
+            lines(&changes.changes).join("\n")
         })
         .map_err(anyhow::Error::from)?;
     Ok(EXIT_OK)
@@ -69,7 +71,68 @@ async fn changes(admin: &mut Admin, kind: Option<Kind>, limit: u32) -> Result<Ve
         .context("the bus told no JSON")?)
 }
 
-/// `12  2026-11-23 19:58:49Z  ada  activate routing 0c43ccaa678f: why`, and what it decided.
+/// Each change, and under each activation its effect.
+fn lines(changes: &[Value]) -> Vec<String> {
+    let mut before: BTreeMap<&str, Decided> = BTreeMap::new();
+    let told = changes.iter().map(|change| {
+        let mut line = line(change);
+        if let Some(after) = Decided::of(change) {
+            let kind = change["kind"].as_str().unwrap_or_default();
+            if after.count > 0 {
+                line += &format!("\n      {}", after.text(before.get(kind)));
+                before.insert(kind, after);
+            }
+        }
+        line
+    });
+    told.collect()
+}
+
+/// What an activation has decided: how many messages, and how many of them for each reason.
+struct Decided {
+    count: u64,
+    reasons: BTreeMap<String, u64>,
+}
+
+impl Decided {
+    fn of(change: &Value) -> Option<Self> {
+        let reasons = change["decisions"].as_object()?.iter();
+        let reasons = reasons.map(|(reason, count)| (reason.clone(), count.as_u64().unwrap_or(0)));
+        let reasons: BTreeMap<_, _> = reasons.collect();
+        let count = reasons.values().sum();
+        Some(Self { count, reasons })
+    }
+
+    /// In percent, with one digit after the point.
+    fn share(&self, reason: &str) -> String {
+        let count = self.reasons.get(reason).copied().unwrap_or_default();
+        let per_mille = u128::from(count) * 1_000 / u128::from(self.count.max(1));
+        format!("{}.{} %", per_mille / 10, per_mille % 10)
+    }
+
+    /// `decided 50 (30 before it): origin 0.0 % -> 60.0 %, type 100.0 % -> 40.0 %`
+    fn text(&self, before: Option<&Self>) -> String {
+        let Some(before) = before else {
+            let each = self.reasons.keys();
+            let each = each.map(|reason| format!("{reason} {}", self.share(reason)));
+            let each: Vec<_> = each.collect();
+            return format!("decided {}: {}", self.count, each.join(", "));
+        };
+        let reasons: BTreeSet<_> = before.reasons.keys().chain(self.reasons.keys()).collect();
+        let each = reasons.into_iter().map(|reason| {
+            format!(
+                "{reason} {} -> {}",
+                before.share(reason),
+                self.share(reason)
+            )
+        });
+        let each: Vec<_> = each.collect();
+        let (count, then) = (self.count, before.count);
+        format!("decided {count} ({then} before it): {}", each.join(", "))
+    }
+}
+
+/// `12  2026-11-23 19:58:49Z  ada  activate routing 0c43ccaa678f: why`
 fn line(change: &Value) -> String {
     let text = |name: &str| change[name].as_str().unwrap_or_default();
     let digest = text("digest").get(..super::DIGEST_SHOWN).unwrap_or("");
@@ -80,8 +143,12 @@ fn line(change: &Value) -> String {
             text("name"),
             text("version")
         ),
-        "activate" if digest.is_empty() => {
-            format!("activate {} as the hosts were started", text("kind"))
+        action @ ("activate" | "stage") if digest.is_empty() => {
+            let with = match text("config") {
+                "" => String::new(),
+                config => format!(", with {config}"),
+            };
+            format!("{action} {} as the hosts were started{with}", text("kind"))
         }
         "promote" | "withdraw" => format!(
             "{} {} of revision {}",
@@ -100,27 +167,27 @@ fn line(change: &Value) -> String {
     let back = change["reverts_to"]
         .as_u64()
         .map_or_else(String::new, |to| format!(", back to {to}"));
+    let forced: Vec<_> = change["forced"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let forced = match forced.len() {
+        0 => String::new(),
+        _ => format!(", forced {}", forced.join(", ")),
+    };
     let why = match text("message") {
         "" => String::new(),
         message => format!(": {message}"),
     };
     let at = change["at_ms"].as_u64().unwrap_or_default();
-    let mut line = format!(
-        "{:>4}  {}  {}  {what}{back}{why}",
+    format!(
+        "{:>4}  {}  {}  {what}{back}{forced}{why}",
         change["revision"],
         super::instant(at),
         text("by")
-    );
-    if let Some(decisions) = change["decisions"]
-        .as_object()
-        .filter(|decisions| !decisions.is_empty())
-    {
-        let mix = decisions
-            .iter()
-            .map(|(reason, count)| format!("{reason} {count}"));
-        line += &format!("\n      decided: {}", mix.collect::<Vec<_>>().join(", "));
-    }
-    line
+    )
 }
 
 const DIFF_HELP: &str = "\
@@ -284,6 +351,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_effect_of_an_activation_is_told_as_shares() {
+        let change = |revision: u64, decisions: Value| {
+            json!({
+                "revision": revision, "at_ms": 0, "by": "ada", "action": "activate",
+                "kind": "routing", "digest": "0c43ccaa678f", "decisions": decisions,
+            })
+        };
+        let other = json!({"revision": 3, "at_ms": 0, "by": "ada", "action": "push"});
+        let changes = [
+            change(1, json!({"type": 30})),
+            change(2, json!({})),
+            other,
+            change(4, json!({"type": 16, "origin": 32})),
+        ];
+        let told = lines(&changes);
+        let effect = |index: usize| {
+            told[index]
+                .split_once('\n')
+                .map(|(_, effect)| effect.trim())
+        };
+        assert_eq!(effect(0), Some("decided 30: type 100.0 %"));
+        assert_eq!(effect(1), None, "it has decided nothing");
+        assert_eq!(effect(2), None);
+        let shares = "decided 48 (30 before it): origin 0.0 % -> 66.6 %, type 100.0 % -> 33.3 %";
+        assert_eq!(effect(3), Some(shares));
+    }
 
     #[test]
     fn differences_are_told_by_their_place() {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::super::output::Output;
 use super::super::{EXIT_OK, Failure};
 use super::{load, read};
+use crate::cases::Cases;
 use crate::signature::SignatureFile;
 
 const INSPECT_HELP: &str = "\
@@ -36,6 +37,7 @@ struct Inspected {
     world: String,
     name: String,
     version: String,
+    revision: Option<String>,
     digest: String,
     bytes: usize,
     imports: Vec<String>,
@@ -43,6 +45,8 @@ struct Inspected {
     signed_by: Vec<String>,
     /// Whether the signatures are of these very bytes.
     signatures_fit: bool,
+    /// How many cases travel with it.
+    cases: usize,
     config_schema: Value,
 }
 
@@ -51,12 +55,15 @@ pub(super) fn run(args: &Inspect) -> Result<u8, Failure> {
     let artifact = load(&args.file)?;
     let beside = SignatureFile::read(&args.file).map_err(anyhow::Error::from)?;
     let beside = beside.unwrap_or_default();
+    let cases = Cases::of(&artifact).map_err(anyhow::Error::from)?;
     let inspected = Inspected {
         kind: artifact.kind(),
         world: format!("oona:policy/{}-policy", artifact.kind()),
         name: artifact.name().to_owned(),
         version: artifact.version().to_owned(),
+        revision: artifact.metadata().revision.clone(),
         digest: artifact.digest().to_owned(),
+        cases: cases.map_or(0, |cases| cases.cases.len()),
         bytes: bytes.len(),
         imports: artifact.imports(),
         signatures_fit: beside.digest == artifact.digest(),
@@ -79,11 +86,13 @@ fn text(inspected: &Inspected) -> String {
         world,
         name,
         version,
+        revision,
         digest,
         bytes,
         imports,
         signed_by,
         signatures_fit,
+        cases,
         config_schema,
     } = inspected;
     let signed = match (signed_by.is_empty(), signatures_fit) {
@@ -99,10 +108,12 @@ fn text(inspected: &Inspected) -> String {
     let mut lines = vec![
         format!("{name} {version}, a {kind} policy"),
         format!("world      {world}"),
+        format!("revision   {}", revision.as_deref().unwrap_or("not said")),
         format!("sha256     {digest}"),
         format!("size       {bytes} bytes"),
         format!("imports    {imports}"),
         format!("signed by  {signed}"),
+        format!("cases      {cases}"),
         "configuration".to_owned(),
     ];
     let properties = config_schema["properties"]

@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::super::output::Output;
 use super::super::{EXIT_FAILED, EXIT_OK, Failure};
-use super::{read, replace};
+use super::read;
+use crate::author::build::replace;
 use crate::signature::{PrivateKey, PublicKey, SignatureFile, TrustedKeys, hex};
 
 const KEYGEN_HELP: &str = "\

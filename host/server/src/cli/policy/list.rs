@@ -85,15 +85,16 @@ fn doing(status: &Value) -> Vec<String> {
         budget["failures_max"],
         budget["failures_window_ms"]
     )];
-    if let (Some(ms), Some(bytes)) = (
-        budget["call_ms_max"].as_u64(),
-        budget["memory_bytes_max"].as_u64(),
-    ) {
-        lines.push(format!(
-            "a call may take {ms} ms, an instance {} KiB",
+    let number = |name: &str| budget[name].as_u64();
+    let slowest = in_ms(number("call_us_recent_max").unwrap_or_default());
+    lines.push(match (number("call_ms_max"), number("memory_bytes_max")) {
+        (Some(ms), Some(bytes)) => format!(
+            "slowest call of late {slowest} of {ms} ms, memory {} of {} KiB",
+            number("memory_bytes_used").unwrap_or_default() / 1_024,
             bytes / 1_024
-        ));
-    }
+        ),
+        _ => format!("slowest call of late {slowest}, without a limit: a native build"),
+    });
     if let Some(fault) = slot["fallback"]["fault"].as_str() {
         let from = &slot["fallback"]["from"];
         let text = |name: &str| from[name].as_str().unwrap_or_default().to_owned();
@@ -102,6 +103,9 @@ fn doing(status: &Value) -> Vec<String> {
             text("name"),
             text("version")
         ));
+    }
+    if let Some(reason) = status["not_started"].as_str() {
+        lines.push(format!("not what the host was to start with: {reason}"));
     }
     let registry = &status["registry"];
     match (
@@ -116,8 +120,40 @@ fn doing(status: &Value) -> Vec<String> {
         )),
         (None, _) => {}
     }
-    if let Some(reason) = status["registry"]["refused"].as_str() {
+    if let Some(reason) = registry["refused"].as_str() {
         lines.push(format!("this host does not follow the registry: {reason}"));
+    }
+    lines.extend(forced("in use", &registry["active"]["forced"]));
+    lines.extend(trial(registry));
+    lines
+}
+
+fn forced(what: &str, forced: &Value) -> Option<String> {
+    let gates: Vec<_> = forced
+        .as_array()?
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    (!gates.is_empty()).then(|| format!("{what} though it did not pass: {}", gates.join(", ")))
+}
+
+/// What of a trial does not show in the candidate, since there is none on this host.
+fn trial(registry: &Value) -> Vec<String> {
+    let trial = &registry["trial"];
+    let mut lines: Vec<_> = forced("tried", &registry["stage"]["forced"])
+        .into_iter()
+        .collect();
+    if let Some(reason) = trial["refused"].as_str() {
+        lines.push(format!(
+            "this host does not try the candidate of revision {}: {reason}",
+            trial["revision"]
+        ));
+    }
+    if let Some(reason) = trial["withdrawn"].as_str() {
+        lines.push(format!(
+            "this host has taken back the candidate of revision {}: {reason}",
+            trial["revision"]
+        ));
     }
     lines
 }
@@ -140,6 +176,16 @@ fn candidate(candidate: &Value) -> Vec<String> {
         candidate["decisions"],
         candidate["faults"]
     )];
+    lines.extend(took(candidate));
+    if let Some(fault) = candidate["failure"]["fault"].as_str() {
+        let message = &candidate["failure"]["message"];
+        let id = message["id"].as_str().unwrap_or("without an id");
+        lines.push(format!(
+            "  last failure: {fault}; asked about {} messages, first a {} ({id})",
+            candidate["failure"]["batch"],
+            message["type"].as_str().unwrap_or("message"),
+        ));
+    }
     let pairs = candidate["pairs"].as_array().into_iter().flatten();
     lines.extend(pairs.map(|pair| {
         let text = |name: &str| pair[name].as_str().unwrap_or_default();
@@ -151,6 +197,25 @@ fn candidate(candidate: &Value) -> Vec<String> {
         )
     }));
     lines
+}
+
+/// How long a candidate takes, beside the version in use.
+fn took(candidate: &Value) -> Option<String> {
+    let number = |name: &str| candidate[name].as_u64().unwrap_or_default() as f64;
+    let timed = number("timed");
+    (timed > 0.0).then(|| {
+        let (took, in_use) = (number("took_ns") / timed, number("in_use_ns") / timed);
+        let ratio = took / in_use.max(1.0);
+        format!(
+            "  {:.3} µs for a decision, {ratio:.2} times the {:.3} µs of the one in use",
+            took / 1e3,
+            in_use / 1e3
+        )
+    })
+}
+
+fn in_ms(us: u64) -> String {
+    format!("{}.{:03} ms", us / 1_000, us % 1_000)
 }
 
 /// A policy in the registry.

@@ -9,7 +9,7 @@ use super::super::client::{self, Server};
 use super::super::output::Output;
 use super::super::{EXIT_OK, Failure};
 use super::list::Artifact;
-use super::{Which, signed};
+use super::{Which, busy, signed};
 use crate::proto::PushPolicyRequest;
 
 const PUSH_HELP: &str = "\
@@ -45,7 +45,9 @@ pub(super) async fn run(args: &Push) -> Result<u8, Failure> {
         message: args.message.clone(),
     };
     let mut admin = args.server.admin().await?;
+    let pushing = busy("the bus looks at it");
     let response = admin.push_policy(request).await;
+    drop(pushing);
     let response = response
         .map_err(|status| client::failure(&status))?
         .into_inner();

@@ -1,7 +1,5 @@
 //! `oona policy replay`: what a candidate would have decided.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,20 +8,17 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use oona_core::policy::Kind;
-use oona_wasm::Names;
+use oona_wasm::{Artifact, Names};
 
 use super::super::client::{self, Server};
-use super::super::output::{self, Output};
+use super::super::output::Output;
 use super::super::{EXIT_FAILED, EXIT_OK, Failure};
 use super::{config, load};
 use crate::cases;
 use crate::chain::chain;
 use crate::decisions::{self, HELD_MAX, Recorded};
-use crate::proto::WatchDecisionsRequest;
-use crate::replay::{self, Replayed};
-
-/// How many records are replayed at most. What is older is left out, and said.
-const RECORDS_MAX: usize = 5_000_000;
+use crate::proto::{ListPoliciesRequest, WatchDecisionsRequest};
+use crate::replay::{self, Log, LogError, Replayed};
 
 /// How many pairs are shown to people. JSON has all.
 const PAIRS_SHOWN: usize = 20;
@@ -31,7 +26,7 @@ const PAIRS_SHOWN: usize = 20;
 const REPLAY_HELP: &str = "\
 Asks the candidate about decisions on record, and tells what would have been different. Without --log
 the bus is asked for what it holds in memory, the last decisions of each kind; with --log the file of
-policies.record_file is read, the one before it too. Exit code 1 if the candidate fails on any.
+policies.record_file is read, the one before it too, on all cores and in bounded memory. Exit code 1 if the candidate fails on any.
 
 Examples:
   oona policy replay routing.wasm
@@ -44,7 +39,8 @@ pub(in crate::cli) struct Replay {
     /// The component
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Its configuration, as TOML or, if the name ends in .json, as JSON; its defaults without it
+    /// Its configuration, as TOML or, if the name ends in .json, as JSON; without it, that of the policy
+    /// in use, or with --log its defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The decision log; what the bus holds in memory without it
@@ -61,30 +57,28 @@ pub(in crate::cli) struct Replay {
 
 pub(super) fn run(args: &Replay) -> Result<u8, Failure> {
     let artifact = load(&args.file)?;
-    let config = args
-        .config
-        .as_deref()
-        .map(config)
-        .transpose()?
-        .unwrap_or_else(|| "{}".to_owned());
-    let from = args.since.map_or(0, |since| now_ms().saturating_sub(since));
-    let mut records = match &args.log {
-        Some(log) => from_files(log, artifact.kind(), from)?,
-        None => client::run(from_bus(&args.server, artifact.kind()))?,
+    let from_ms = args.since.map_or(0, |since| now_ms().saturating_sub(since));
+    let given = args.config.as_deref().map(config).transpose()?;
+    let replayed = match &args.log {
+        Some(path) => {
+            let log = log(path, from_ms)?;
+            let config = given.unwrap_or_else(|| "{}".to_owned());
+            over_log(&artifact, &config, &log)?
+        }
+        None => {
+            let kind = artifact.kind();
+            let (records, in_use) = client::run(from_bus(&args.server, kind))?;
+            let config = given.unwrap_or_else(|| inherited(&artifact, in_use));
+            over_records(&artifact, &config, records, from_ms)?
+        }
     };
-    records.retain(|record| record.at_ms >= from);
-    if records.is_empty() {
+    if replayed.decisions == 0 && replayed.unreadable == 0 {
         let what = format!(
             "there are no recorded decisions of a {} policy: see policies.record_every and policies.record_file",
             artifact.kind()
         );
         return Err(Failure::Failed(anyhow::anyhow!(what)));
     }
-    let progress = bar(records.len() as u64, "decisions");
-    let done = |count| progress.inc(count);
-    let replayed = replay::replay(&artifact, &config, &names(&records), &records, &done);
-    progress.finish_and_clear();
-    let replayed = replayed.map_err(|error| anyhow::anyhow!(chain(&error)))?;
     args.output
         .write(&replayed, text)
         .map_err(anyhow::Error::from)?;
@@ -93,6 +87,41 @@ pub(super) fn run(args: &Replay) -> Result<u8, Failure> {
     } else {
         EXIT_FAILED
     })
+}
+
+/// The configuration in use, if the candidate takes it; else its defaults.
+fn inherited(artifact: &Artifact, in_use: String) -> String {
+    let fits = serde_json::from_str(&in_use)
+        .is_ok_and(|config| crate::policies::check_against(artifact, &config).is_ok());
+    if fits { in_use } else { "{}".to_owned() }
+}
+
+fn over_log(artifact: &Artifact, config: &str, log: &Log) -> Result<Replayed, Failure> {
+    let length = |path: &PathBuf| path.metadata().map_or(0, |metadata| metadata.len());
+    let bytes: u64 = log.files.iter().map(length).sum();
+    let failed = |error: LogError| anyhow::anyhow!(chain(&error));
+    let looking = bar(bytes, "bytes searched for streams");
+    let streams = replay::streams(log, &|count| looking.inc(count)).map_err(failed)?;
+    looking.finish_and_clear();
+    let names = cases::names(&streams.into_iter().collect::<Vec<_>>());
+    let reading = bar(bytes, "bytes of decisions");
+    let replayed = replay::replay_log(artifact, config, &names, log, &|count| reading.inc(count));
+    reading.finish_and_clear();
+    Ok(replayed.map_err(failed)?)
+}
+
+fn over_records(
+    artifact: &Artifact,
+    config: &str,
+    mut records: Vec<Arc<Recorded>>,
+    from_ms: u64,
+) -> Result<Replayed, Failure> {
+    records.retain(|record| record.at_ms >= from_ms);
+    let progress = bar(records.len() as u64, "decisions");
+    let done = |count| progress.inc(count);
+    let replayed = replay::replay(artifact, config, &names(&records), &records, &done);
+    progress.finish_and_clear();
+    Ok(replayed.map_err(|error| anyhow::anyhow!(chain(&error)))?)
 }
 
 fn bar(length: u64, what: &'static str) -> ProgressBar {
@@ -114,56 +143,35 @@ fn names(records: &[Arc<Recorded>]) -> Names {
     cases::names(&named.into_iter().collect::<Vec<_>>())
 }
 
-/// The decisions of a kind in a log, as far back as they go.
-fn from_files(log: &Path, kind: Kind, from: u64) -> Result<Vec<Arc<Recorded>>, Failure> {
-    let files = decisions::files(log);
+/// The files of a decision log.
+fn log(path: &Path, from_ms: u64) -> Result<Log, Failure> {
+    let files = decisions::files(path);
     if files.is_empty() {
         return Err(Failure::Usage(format!(
             "there is no decision log {}",
-            log.display()
+            path.display()
         )));
     }
-    let mut records = Vec::new();
-    let mut unreadable = 0_u64;
-    for file in &files {
-        let shown = file.display();
-        let opened = File::open(file).with_context(|| format!("cannot read {shown}"))?;
-        let length = opened.metadata().map_or(0, |metadata| metadata.len());
-        let progress = bar(length, "bytes read");
-        for line in BufReader::with_capacity(1 << 20, opened).lines() {
-            let line = line.with_context(|| format!("cannot read {shown}"))?;
-            progress.inc(line.len() as u64 + 1);
-            match serde_json::from_str::<Recorded>(&line) {
-                Ok(record) if record.kind == kind && record.at_ms >= from => {
-                    records.push(Arc::new(record));
-                }
-                Ok(_) => {}
-                // The last line may be half written; any other is said below.
-                Err(_) => unreadable += 1,
-            }
-        }
-        progress.finish_and_clear();
-    }
-    if unreadable > 0 {
-        output::say(&format!("{unreadable} lines of the log could not be read"));
-    }
-    if records.len() > RECORDS_MAX {
-        let surplus = records.len() - RECORDS_MAX;
-        output::say(&format!(
-            "the oldest {surplus} decisions are left out: {RECORDS_MAX} are replayed at most"
-        ));
-        records.drain(..surplus);
-    }
-    Ok(records)
+    Ok(Log { files, from_ms })
 }
 
-async fn from_bus(server: &Server, kind: Kind) -> Result<Vec<Arc<Recorded>>, Failure> {
+/// The decisions that a bus holds, and the configuration of the policy that it uses.
+async fn from_bus(server: &Server, kind: Kind) -> Result<(Vec<Arc<Recorded>>, String), Failure> {
     let request = WatchDecisionsRequest {
         kind: kind.name().to_owned(),
         last: u32::try_from(HELD_MAX).unwrap_or(u32::MAX),
         ..Default::default()
     };
     let mut admin = server.admin().await?;
+    let response = admin.list_policies(ListPoliciesRequest {}).await;
+    let policies = response
+        .map_err(|status| client::failure(&status))?
+        .into_inner()
+        .policies;
+    let in_use = policies
+        .into_iter()
+        .find(|policy| policy.kind == kind.name());
+    let config = in_use.map_or_else(|| "{}".to_owned(), |policy| policy.config_json);
     let response = admin.watch_decisions(request).await;
     let mut decisions = response
         .map_err(|status| client::failure(&status))?
@@ -177,7 +185,7 @@ async fn from_bus(server: &Server, kind: Kind) -> Result<Vec<Arc<Recorded>>, Fai
         let record = serde_json::from_str(&next.json).context("the bus told no JSON")?;
         records.push(Arc::new(record));
     }
-    Ok(records)
+    Ok((records, config))
 }
 
 fn now_ms() -> u64 {
@@ -190,6 +198,7 @@ fn now_ms() -> u64 {
 fn text(replayed: &Replayed) -> String {
     let Replayed {
         decisions,
+        stand_for,
         changed,
         faults,
         fault,
@@ -202,12 +211,18 @@ fn text(replayed: &Replayed) -> String {
     let mut lines = vec![format!(
         "{decisions} decisions, {changed} would be different ({share:.2} %)"
     )];
+    if stand_for > decisions {
+        let every = *stand_for as f64 / (*decisions).max(1) as f64;
+        lines.push(format!(
+            "a sample: one decision in {every:.0} is on record, {stand_for} were made"
+        ));
+    }
     if let Some(fault) = fault {
         lines.push(format!("it fails on {faults} of them: {fault}"));
     }
     if *unreadable > 0 {
         lines.push(format!(
-            "{unreadable} records are no question to this kind of policy"
+            "{unreadable} records are no question to this kind of policy, or cannot be read"
         ));
     }
     for pair in pairs.iter().take(PAIRS_SHOWN) {

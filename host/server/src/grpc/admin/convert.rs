@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use oona_core::Timestamp;
 use oona_core::policy::Kind;
 use oona_core::registry::{Artifact, Signature};
-use oona_core::stage::{StageMode, Thresholds};
+use oona_core::stage::{StageMode, Thresholds, TimeMax};
 use oona_wasm::Source;
 use prost::Message as _;
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::explain::Asked;
 use crate::gates::{GateReport, Refusal};
 use crate::policies::PolicyStatus;
 use crate::proto;
-use crate::registry::{Mix, Numbered, Registry, RegistryError, Use};
+use crate::registry::{Registry, RegistryError, Told, Use};
 
 /// Of a thousand keys, all.
 const PER_MILLE_MAX: u32 = 1_000;
@@ -57,7 +57,11 @@ pub(super) fn refusal(error: &RegistryError) -> Status {
             };
             Status::with_details(code, reason, details.encode_to_vec().into())
         }
-        RegistryError::Store(_) => Status::unavailable(chain(error)),
+        RegistryError::Store(_)
+        | RegistryError::Unsure(_)
+        | RegistryError::Lost
+        | RegistryError::Contended
+        | RegistryError::Behind => Status::unavailable(chain(error)),
         RegistryError::Unknown(reason) => Status::failed_precondition(reason),
         RegistryError::NotFollowed(_) => Status::aborted(chain(error)),
         RegistryError::Broken(_) => Status::internal(chain(error)),
@@ -99,11 +103,17 @@ pub(super) fn trial(trial: &proto::Trial) -> Result<Use, Status> {
             return Err(Status::invalid_argument(what));
         }
     };
-    let never = Thresholds::default().disagreements_per_million;
+    let default = Thresholds::default();
+    let ns = trial.time_ns_max.map(TimeMax::Ns);
+    let percent = trial.time_percent_max.map(TimeMax::PercentOfInUse);
     let thresholds = Thresholds {
-        disagreements_per_million: trial.disagreements_per_million.unwrap_or(never),
+        disagreements_per_million: trial
+            .disagreements_per_million
+            .unwrap_or(default.disagreements_per_million),
         faults: trial.faults,
+        time_max: ns.or(percent),
         for_ms: trial.for_ms,
+        trial_ms_max: trial.trial_ms_max.unwrap_or(default.trial_ms_max),
         decisions: trial.decisions,
         promote: trial.promote,
     };
@@ -115,6 +125,7 @@ pub(super) fn policy(policy: &PolicyStatus, registry: &Registry) -> proto::Polic
     let more = json!({
         "slot": policy.slot,
         "candidate": policy.candidate,
+        "not_started": policy.not_started,
         "registry": registry.standing(policy.kind),
         "decisions": registry.mix_in_use(policy.kind),
     });
@@ -130,11 +141,21 @@ pub(super) fn policy(policy: &PolicyStatus, registry: &Registry) -> proto::Polic
     }
 }
 
-pub(super) fn change(change: &Numbered, mix: Option<&Mix>) -> Result<String, Status> {
+pub(super) fn change(told: &Told) -> Result<String, Status> {
+    let Told {
+        change,
+        decisions,
+        forced,
+    } = told;
     let value = serde_json::to_value(change);
     let mut value = value.map_err(|error| Status::internal(error.to_string()))?;
-    if let (Some(object), Some(mix)) = (value.as_object_mut(), mix) {
-        object.insert("decisions".to_owned(), json!(mix));
+    if let Some(object) = value.as_object_mut() {
+        if let Some(mix) = decisions {
+            object.insert("decisions".to_owned(), json!(mix));
+        }
+        if !forced.is_empty() {
+            object.insert("forced".to_owned(), json!(forced));
+        }
     }
     json(&value)
 }

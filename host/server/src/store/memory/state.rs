@@ -1,21 +1,59 @@
 //! What the store holds, and its steps. Whoever calls them has locked it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use oona_core::Timestamp;
-use oona_core::entry::{Entry, EntryId, Fields};
+use oona_core::broadcast::{Receipt, Sight, Standing};
+use oona_core::entry::{Entry, EntryId, Fields, ORIGINAL};
 
-use super::super::{ReadRequest, Settlement, Step, StoreError, StreamName};
-use super::ENTRIES_MAX;
+use super::super::{
+    Append, Once, RECEIPT_KEPT, ReadRequest, Receipted, Settlement, Step, StoreError, StreamName,
+    Written,
+};
+use super::turns::{Order, Place};
+use super::{ENTRIES_MAX, EVENTS_MAX, RECEIPTS_MAX};
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) streams: BTreeMap<StreamName, Stream>,
     pub(super) entries: usize,
     pub(super) nonces: BTreeMap<(String, u64), Nonce>,
+    /// What was appended once, by event id, and until when that is remembered.
+    pub(super) events: BTreeMap<Arc<str>, (Written, Timestamp)>,
     /// By name.
     pub(super) kept: BTreeMap<String, Bytes>,
+    pub(super) receipts: Receipts,
+}
+
+/// Receipts by their names: those of the groups, and until when they are held.
+#[derive(Default)]
+pub(super) struct Receipts(BTreeMap<String, (Timestamp, BTreeMap<String, Receipt>)>);
+
+impl Receipts {
+    fn note(&mut self, now: Timestamp, group: &str, noted: &Receipted) {
+        if self.0.len() >= RECEIPTS_MAX {
+            self.0.retain(|_, (until, _)| now < *until);
+        }
+        if self.0.len() >= RECEIPTS_MAX {
+            // Whoever waited for the oldest has long given up; names begin with their time.
+            self.0.pop_first();
+        }
+        let (until, groups) = self.0.entry(noted.name.clone()).or_default();
+        *until = now + RECEIPT_KEPT;
+        let receipt = Receipt {
+            outcome: noted.outcome,
+            at: now,
+        };
+        groups.insert(group.to_owned(), receipt);
+    }
+
+    fn of(&self, now: Timestamp, name: &str, group: &str) -> Option<Receipt> {
+        let (until, groups) = self.0.get(name)?;
+        (now < *until).then(|| groups.get(group).copied()).flatten()
+    }
 }
 
 pub(super) struct Nonce {
@@ -37,6 +75,29 @@ pub(super) struct Stream {
 pub(super) struct Group {
     pub(super) read_through: EntryId,
     pub(super) pending: BTreeMap<EntryId, Pending>,
+    /// The names under which somebody has read or claimed, and when last.
+    pub(super) consumers: BTreeMap<String, Timestamp>,
+    /// When it was first found without consumers.
+    pub(super) deserted: Option<Timestamp>,
+    pub(super) order: Order,
+}
+
+impl Group {
+    pub(super) fn holds(&self, consumer: &str) -> bool {
+        let mut pending = self.pending.values();
+        pending.any(|pending| pending.consumer == consumer)
+    }
+
+    /// For how long nobody has been active.
+    pub(super) fn idle(&mut self, now: Timestamp) -> Duration {
+        match self.consumers.values().max() {
+            Some(last) => {
+                self.deserted = None;
+                now.since(*last)
+            }
+            None => now.since(*self.deserted.get_or_insert(now)),
+        }
+    }
 }
 
 pub(super) struct Pending {
@@ -63,6 +124,16 @@ impl Stream {
 
     pub(super) fn lag(&self, group: &Group) -> u64 {
         after(&self.entries, Some(group.read_through)).count() as u64
+    }
+
+    /// Removes the oldest entry; answers whether some group had yet to finish it.
+    pub(super) fn drop_first(&mut self) -> Option<bool> {
+        let (id, _) = self.entries.pop_first()?;
+        let mut open = self.groups.is_empty();
+        for group in self.groups.values_mut() {
+            open |= group.pending.remove(&id).is_some() || group.read_through < id;
+        }
+        Some(open)
     }
 
     /// The first entry that some group has yet to finish; `None` if there is no group.
@@ -118,6 +189,62 @@ impl State {
             .append(now, fields))
     }
 
+    /// Appends, unless it was appended before.
+    pub(super) fn append_once(
+        &mut self,
+        now: Timestamp,
+        append: &Append,
+    ) -> Result<Written, StoreError> {
+        let fields = append.record.clone().into_fields();
+        let Some(once) = &append.once else {
+            return self.append(now, &append.stream, fields).map(Written::now);
+        };
+        if let Some(before) = self.recall(now, &once.event) {
+            return Ok(before);
+        }
+        if self.events.len() >= EVENTS_MAX {
+            self.events.retain(|_, (_, until)| now < *until);
+        }
+        if self.events.len() >= EVENTS_MAX {
+            return Err(full("event ids", EVENTS_MAX));
+        }
+        let id = self.append(now, &append.stream, fields)?;
+        let Once {
+            event,
+            window,
+            note,
+        } = once;
+        let remembered = Written {
+            id,
+            before: Some(note.clone()),
+        };
+        self.events
+            .insert(Arc::clone(event), (remembered, now + *window));
+        Ok(Written::now(id))
+    }
+
+    pub(super) fn recall(&self, now: Timestamp, event: &str) -> Option<Written> {
+        let (written, until) = self.events.get(event)?;
+        (now < *until).then(|| written.clone())
+    }
+
+    /// Appends under an id that is greater than any before, unless all entries are gone.
+    pub(super) fn append_as(
+        &mut self,
+        id: EntryId,
+        stream: &StreamName,
+        fields: Fields,
+    ) -> Result<EntryId, StoreError> {
+        if self.entries >= ENTRIES_MAX {
+            return Err(full("entries", ENTRIES_MAX));
+        }
+        self.entries += 1;
+        let stream = self.streams.entry(stream.clone()).or_default();
+        stream.last = id;
+        stream.entries.insert(id, fields);
+        Ok(id)
+    }
+
     pub(super) fn group(
         &mut self,
         stream: &StreamName,
@@ -140,6 +267,7 @@ impl State {
             let missing = || no_group(request.group);
             let stream = self.streams.get_mut(name).ok_or_else(missing)?;
             let group = stream.groups.get_mut(request.group).ok_or_else(missing)?;
+            group.consumers.insert(request.consumer.to_owned(), now);
             for (id, fields) in after(&stream.entries, Some(group.read_through)).take(request.count)
             {
                 let consumer = request.consumer.to_owned();
@@ -166,27 +294,50 @@ impl State {
         Ok(found)
     }
 
+    /// With `in_turn`, what becomes of the entry's turn is part of the step.
     pub(super) fn settle(
         &mut self,
         now: Timestamp,
         group: &str,
         settlement: &Settlement,
+        in_turn: bool,
     ) -> Result<bool, StoreError> {
         let Settlement {
-            stream: name,
+            stream,
             id,
             step,
+            receipt,
         } = settlement;
-        let Ok(found) = self.group(name, group) else {
+        let Ok(found) = self.group(stream, group) else {
             return Ok(false);
         };
         if !found.pending.contains_key(id) {
             return Ok(false);
         }
+        let place = self.write(now, stream, step)?;
+        let settled = self.group(stream, group)?;
+        if in_turn {
+            settled.order.carry(Place::Entry(*id), place);
+        }
+        settled.pending.remove(id);
+        if let Some(receipt) = receipt {
+            self.receipts.note(now, group, receipt);
+        }
+        Ok(true)
+    }
+
+    /// Writes what a step says; answers where a retry is.
+    fn write(
+        &mut self,
+        now: Timestamp,
+        name: &StreamName,
+        step: &Step,
+    ) -> Result<Option<Place>, StoreError> {
         match step {
-            Step::Ack => {}
+            Step::Ack => Ok(None),
             Step::Retry { record, at: None } => {
-                self.append(now, name, record.clone().into_fields())?;
+                let id = self.append(now, name, record.clone().into_fields())?;
+                Ok(Some(Place::Entry(id)))
             }
             Step::Retry {
                 record,
@@ -195,15 +346,43 @@ impl State {
                 let stream = self.streams.entry(name.clone()).or_default();
                 stream.delayed_count += 1;
                 let number = stream.delayed_count;
-                stream
-                    .delayed
-                    .insert((*at, number), record.clone().into_fields());
+                let fields = record.clone().into_fields();
+                stream.delayed.insert((*at, number), fields);
+                Ok(Some(Place::Delayed(*at, number)))
             }
-            Step::DeadLetter { stream, record } => {
-                self.append(now, stream, record.clone().into_fields())?;
+            Step::DeadLetter {
+                stream,
+                record,
+                original,
+            } => {
+                let mut fields = record.clone().into_fields();
+                let name = Bytes::from_static(ORIGINAL.as_bytes());
+                fields.extend(original.clone().map(|original| (name, original)));
+                self.append(now, stream, fields)?;
+                Ok(None)
             }
         }
-        self.group(name, group)?.pending.remove(id);
-        Ok(true)
+    }
+
+    pub(super) fn sight(
+        &self,
+        now: Timestamp,
+        stream: &StreamName,
+        id: EntryId,
+        receipt: &str,
+        group: &str,
+    ) -> Sight {
+        let stream = self.streams.get(stream);
+        let found = stream.and_then(|stream| stream.groups.get(group));
+        let standing = match found {
+            None => Standing::NoGroup,
+            Some(group) if group.pending.contains_key(&id) => Standing::Pending,
+            Some(group) if group.read_through >= id => Standing::Passed,
+            Some(_) => Standing::Unread,
+        };
+        Sight {
+            standing,
+            receipt: self.receipts.of(now, receipt, group),
+        }
     }
 }

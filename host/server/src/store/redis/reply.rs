@@ -1,8 +1,12 @@
 //! What Redis answers, taken apart.
 
 use bytes::Bytes;
+use oona_core::Timestamp;
+use oona_core::broadcast::{Receipt, ReceiptOutcome, Sight, Standing};
 use oona_core::entry::{Entry, EntryId, Fields};
 use redis::Value;
+
+use super::super::{RemovedGroup, Written};
 
 /// A reply that is not what the command promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +21,21 @@ pub(super) fn id(value: &Value) -> Result<EntryId, Unexpected> {
         _ => return Err(unexpected),
     };
     text.parse().map_err(|_| unexpected)
+}
+
+/// What became of an append: an id, and behind a space what was noted when it was appended before.
+pub(super) fn written(value: Value) -> Result<Written, Unexpected> {
+    let whole = match value {
+        Value::BulkString(bytes) => Bytes::from(bytes),
+        other => return id(&other).map(Written::now),
+    };
+    let space = whole.iter().position(|byte| *byte == b' ');
+    let id = &whole[..space.unwrap_or(whole.len())];
+    let id = std::str::from_utf8(id).map_err(|_| Unexpected("an entry id"))?;
+    Ok(Written {
+        id: id.parse().map_err(|_| Unexpected("an entry id"))?,
+        before: space.map(|space| whole.slice(space + 1..)),
+    })
 }
 
 pub(super) fn count(value: &Value) -> Result<u64, Unexpected> {
@@ -91,6 +110,54 @@ pub(super) fn deliveries(value: Value) -> Result<Option<u32>, Unexpected> {
     };
     let number = list(line)?.get(3).map_or(Ok(1), count)?;
     Ok(Some(u32::try_from(number).unwrap_or(u32::MAX)))
+}
+
+/// The answer of the last command of a transaction; of what is none, the answer itself.
+pub(super) fn last(value: Value) -> Result<Value, Unexpected> {
+    match value {
+        Value::Array(mut values) => values.pop().ok_or(Unexpected("a transaction")),
+        value => Ok(value),
+    }
+}
+
+/// Groups that were removed: pairs of a name and what was left.
+pub(super) fn removed_groups(value: Value) -> Result<Vec<RemovedGroup>, Unexpected> {
+    let mut values = list(value)?.into_iter();
+    let mut removed = Vec::new();
+    while let (Some(name), Some(unfinished)) = (values.next(), values.next()) {
+        removed.push(RemovedGroup {
+            name: text(name)?,
+            unfinished: count(&unfinished)?,
+        });
+    }
+    Ok(removed)
+}
+
+/// What is seen of groups: pairs of a standing and a receipt.
+pub(super) fn sights(value: Value) -> Result<Vec<Sight>, Unexpected> {
+    let mut values = list(value)?.into_iter();
+    let mut sights = Vec::new();
+    while let (Some(standing), Some(receipt)) = (values.next(), values.next()) {
+        let standing = match &*text(standing)? {
+            "no-group" => Standing::NoGroup,
+            "unread" => Standing::Unread,
+            "pending" => Standing::Pending,
+            "passed" => Standing::Passed,
+            _ => return Err(Unexpected("where a group stands")),
+        };
+        let receipt = receipt_of(&text(receipt)?);
+        sights.push(Sight { standing, receipt });
+    }
+    Ok(sights)
+}
+
+/// `acked 1795486001197`. What somebody else wrote there is none.
+fn receipt_of(text: &str) -> Option<Receipt> {
+    let (outcome, at) = text.split_once(' ')?;
+    Some(Receipt {
+        outcome: ReceiptOutcome::from_name(outcome)?,
+        at: Timestamp::from_millis(at.parse().ok()?),
+    })
 }
 
 /// A group of `XINFO GROUPS`.

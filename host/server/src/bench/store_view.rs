@@ -1,0 +1,64 @@
+//! What lies in the store, as somebody sees it who is no host.
+
+use oona_core::dead_letter::DeadLetter;
+use oona_core::entry::EntryId;
+
+use super::BenchError;
+use super::ledger::{Ledger, number_of};
+use crate::bus::Streams;
+use crate::store::redis::RedisStore;
+use crate::store::{Store, StoreError, StreamName};
+
+/// How many dead letters are read at once.
+const PAGE: usize = 1_000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct StoreView {
+    store: RedisStore,
+    streams: Vec<StreamName>,
+    dead_letters: StreamName,
+    /// The last dead letter that was read.
+    read: Option<EntryId>,
+}
+
+impl StoreView {
+    pub(super) fn new(url: &str) -> Result<Self, BenchError> {
+        let store = RedisStore::new(url).map_err(|error| BenchError::Bus(error.to_string()))?;
+        let streams = Streams::default();
+        Ok(Self {
+            store,
+            streams: streams.destinations().cloned().collect(),
+            dead_letters: streams.dead_letter.clone(),
+            read: None,
+        })
+    }
+
+    /// Enters in the ledger the dead letters that have come since the last look.
+    pub(super) async fn read_dead_letters(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
+        loop {
+            let page = self
+                .store
+                .range(&self.dead_letters, self.read, PAGE)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            self.read = Some(last.id);
+            for entry in &page {
+                let letter = DeadLetter::decode(entry).ok();
+                let message = letter.as_ref().and_then(DeadLetter::message);
+                if let Some(number) = message.and_then(|message| number_of(&message.id)) {
+                    ledger.dead_lettered(number);
+                }
+            }
+        }
+    }
+
+    /// How much the groups have yet to finish, retries that wait for their time included.
+    pub(super) async fn unfinished(&self) -> Result<u64, StoreError> {
+        let depths = self.store.depths(&self.streams).await?;
+        let depths = depths.iter();
+        Ok(depths.map(|depth| depth.unfinished + depth.delayed).sum())
+    }
+}
