@@ -364,6 +364,20 @@ proptest! {
         prop_assert!(emergency.is_accepted() || !lower.is_accepted(), "{record:?} {bus:?}");
     }
 
+    /// While there is room anywhere, an emergency goes in: whatever the rate, the stream it is meant for
+    /// and the service level.
+    #[test]
+    fn an_emergency_always_passes_in_conservative_mode((bus, record) in any_case()) {
+        let bus = BusState { mode: Mode::Conservative, ..bus };
+        let mut record = record;
+        record.message.priority = Priority::Emergency;
+        let room = record.depth < record.capacity
+            || bus.emergency_depth < bus.emergency_capacity
+            || (record.stream == EMERGENCY && bus.normal_depth < bus.normal_capacity);
+        let (decision, why) = decide("{}", &bus, &record);
+        prop_assert_eq!(decision.is_accepted(), room, "{}: {:?} {:?}", why, record, bus);
+    }
+
     #[test]
     fn more_depth_never_admits_more((bus, record) in any_case(), more in 1u64..130) {
         let (before, _) = decide("{}", &bus, &record);
