@@ -7,7 +7,12 @@ MAKEFLAGS += --no-print-directory
 
 ARGS ?=
 CARGO := cargo
+POLICIES := $(patsubst %/Cargo.toml,%,$(shell grep -ls '^crate-type.*cdylib' policies/*/Cargo.toml examples/*/Cargo.toml tests/hostile/Cargo.toml))
 export RUST_BACKTRACE ?= 1
+
+# $(call policies,which oona)
+policies = $(1) policy build $(POLICIES) --out target/policies --locked --install >/dev/null \
+    $(call step,building the policies,see above)
 
 # $(call step,what fails,what to do)
 step = || { printf 'make %s: %s failed; %s\n' "$@" "$(1)" "$(2)" >&2; exit 1; }
@@ -25,31 +30,26 @@ demo: build ## Runs the demo: policies swapped under load, every message account
 .PHONY: test
 test: setup ## Sets up what is missing and runs every test.
 	@printf 'make test: building the host, about 4 minutes the first time\n' >&2
-	@$(CARGO) build --locked -p oona $(call step,the build,see the compiler above)
-	@OONA_BIN=target/debug/oona policies/build.sh $(call step,building the policies,see above)
+	@$(CARGO) build --locked --workspace $(call step,the build,see the compiler above)
+	@$(call policies,target/debug/oona)
 	@$(CARGO) test --locked --workspace $(call step,a test,its name and output are above)
 
 .PHONY: build
 build: release ## Builds the host (release) and all policies.
-	@OONA_BIN=target/release/oona policies/build.sh $(call step,building the policies,see above)
+	@$(call policies,target/release/oona)
 
 .PHONY: release
 release:
 	@[ -e target/release/oona ] || printf 'make build: building the host, about 10 minutes the first time\n' >&2
 	@$(CARGO) build --locked --release -p oona $(call step,the build,see the compiler above)
 
-.PHONY: policy
-policy: ## Builds one policy: make policy DIR=examples/routing-by-origin
-	@[ -n "$(DIR)" ] || { printf 'make policy: DIR=... names the directory of its crate\n' >&2; exit 2; }
-	@[ -e target/release/oona ] || [ -e target/debug/oona ] || $(MAKE) release
-	@policies/build.sh $(DIR) $(call step,building the policy,see above)
-
 .PHONY: policies
 policies: ## Builds all policies with the host that is there.
-	@policies/build.sh $(call step,building the policies,see above)
+	@$(call policies,$(firstword $(wildcard target/debug/oona target/release/oona) target/debug/oona))
 
 .PHONY: bench
-bench: build setup ## Measures this machine, each figure beside raw Redis in the same run.
+bench: build ## Measures this machine, each figure beside raw Redis in the same run.
+	@tests/setup.sh redis-server
 	@target/release/oona bench $(ARGS)
 
 .PHONY: check
@@ -61,7 +61,7 @@ check: ## Formatting, lints, documentation, dependencies.
 	    else printf 'make check: cargo-deny is not installed; dependencies were not checked\n' >&2; fi
 
 .PHONY: setup
-setup: ## Installs redis-server for the tests, if it is missing.
+setup: ## Installs what the tests need: redis-server, clang, Python and two packages of it.
 	@tests/setup.sh
 
 .PHONY: clean

@@ -183,6 +183,12 @@ impl Host {
         ended.expect("it has ended")
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it without a word, as a crash would.
     ///
     /// # Panics

@@ -92,6 +92,15 @@ impl Stand {
         Self::over(RedisServer::start())
     }
 
+    /// On a Redis of its own, where the hosts go by this clock.
+    #[must_use]
+    pub fn redis_at(clock: Clock) -> Self {
+        Self {
+            clock,
+            ..Self::redis()
+        }
+    }
+
     /// On this Redis.
     ///
     /// # Panics
@@ -106,6 +115,12 @@ impl Stand {
             components: false,
             clock: clock::system(),
         }
+    }
+
+    /// As it is, at the time that this clock tells. Redis keeps its own.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// A bus on this store, with short times and these changes.
@@ -134,9 +149,10 @@ impl Stand {
         let batch = [Append {
             stream: stream.into(),
             record,
+            once: None,
         }];
         let mut answers = self.store.append(&batch).await.expect("the store answers");
-        answers.remove(0).expect("it is written")
+        answers.remove(0).expect("it is written").id
     }
 }
 

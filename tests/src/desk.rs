@@ -48,9 +48,38 @@ impl Desk {
     ///
     /// If the shipped policies were not built.
     pub async fn new() -> Self {
+        Self::on(Arc::new(MemoryStore::new(clock::system()))).await
+    }
+
+    /// As [`Desk::new`], with the budgets of a host that nobody configured: for candidates that are
+    /// judged, by the clock of their thread, and decide on no traffic.
+    ///
+    /// # Panics
+    ///
+    /// If the shipped policies were not built.
+    pub async fn strict() -> Self {
+        let list = Arc::new(MemoryStore::new(clock::system()));
+        Self::begin(list, EngineConfig::default()).await
+    }
+
+    /// As [`Desk::new`], with the registry in a store of its own: messages are in memory.
+    ///
+    /// # Panics
+    ///
+    /// If the shipped policies were not built.
+    pub async fn on(list: Arc<dyn Store>) -> Self {
+        let config = EngineConfig {
+            // A machine that runs other tests too is slow: that is no fault of a policy.
+            call_ms_max: 500,
+            ..EngineConfig::default()
+        };
+        Self::begin(list, config).await
+    }
+
+    async fn begin(list: Arc<dyn Store>, config: EngineConfig) -> Self {
         let config = EngineConfig {
             cache_directory: Some(directory().with_file_name("policies-compiled")),
-            ..EngineConfig::default()
+            ..config
         };
         let metrics = Arc::new(Metrics::new());
         let bus = BusConfig::default();
@@ -69,12 +98,7 @@ impl Desk {
             cache: None,
             poll: Duration::from_millis(20),
         };
-        let registry = Registry::new(
-            Arc::clone(&store),
-            policies.clone(),
-            options,
-            clock::system(),
-        );
+        let registry = Registry::new(list, policies.clone(), options, clock::system());
         let follower = begin(registry.clone()).await;
         let following = tokio::spawn(follower.run(CancellationToken::new()));
         let foundation = Foundation {
@@ -157,8 +181,9 @@ impl Desk {
     /// If there is none.
     #[must_use]
     pub fn last_change(&self) -> (Action, String) {
-        let (numbered, _) = self.registry.history(None, 1).pop().expect("a change");
-        (numbered.change.action, numbered.change.message)
+        let told = self.registry.history(None, 1).pop().expect("a change");
+        let change = told.change.change;
+        (change.action, change.message)
     }
 }
 

@@ -2,8 +2,12 @@
 
 pub mod binary;
 pub mod bus;
+pub mod by_hand;
+pub mod clock;
 pub mod desk;
 pub mod grpc;
 pub mod http;
 pub mod policies;
+pub mod proxy;
 pub mod redis_server;
+pub mod stand;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use oona_wasm::{Names, SymbolTable};
 
 /// The streams of the test bus: those of the default configuration.
-pub const STREAMS: [&str; 7] = [
+pub const STREAMS: [&str; 8] = [
     "oona.normal",
     "oona.emergency",
+    "oona.control",
     "oona.telemetry",
     "oona.policy",
     "oona.kernels.requests",

@@ -15,6 +15,7 @@ use crate::binary::wait_until;
 pub struct RedisServer {
     port: u16,
     options: Vec<String>,
+    persists: bool,
     directory: TempDir,
     child: Option<Child>,
 }
@@ -40,9 +41,23 @@ impl RedisServer {
         let mut server = Self {
             port: free_port(),
             options: options.iter().map(ToString::to_string).collect(),
+            persists: true,
             directory: TempDir::new().expect("a temporary directory"),
             child: None,
         };
+        server.restart();
+        server
+    }
+
+    /// Starts one that keeps nothing on disk: whatever ends it, it begins with nothing.
+    ///
+    /// # Panics
+    ///
+    /// If there is no `redis-server`, or it does not start.
+    #[must_use]
+    pub fn start_forgetful() -> Self {
+        let mut server = Self::down();
+        server.persists = false;
         server.restart();
         server
     }
@@ -57,6 +72,7 @@ impl RedisServer {
         Self {
             port: free_port(),
             options: Vec::new(),
+            persists: true,
             directory: TempDir::new().expect("a temporary directory"),
             child: None,
         }
@@ -66,6 +82,31 @@ impl RedisServer {
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process, if it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Asks it something, as somebody beside the bus.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer, or with something else than what is expected.
+    pub fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        let client = redis::Client::open(self.url()).expect("an address of Redis");
+        let mut connection = client.get_connection().expect("it accepts connections");
+        let mut asked = redis::cmd(command[0]);
+        asked.arg(&command[1..]);
+        asked.query(&mut connection).expect("it answers")
+    }
+
+    /// Where it keeps its data.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Ends it without a word, as a crash would.
@@ -84,10 +125,11 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.kill();
         let log = self.directory.path().join("redis.log");
+        let logged = fs::read_to_string(&log).map_or(0, |log| log.len());
         let mut child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "yes"])
-            .args(["--appendfsync", "always"])
+            .args(["--save", "", "--appendfsync", "always"])
+            .args(["--appendonly", if self.persists { "yes" } else { "no" }])
             .args(["--logfile", "redis.log", "--daemonize", "no"])
             .args(&self.options)
             .current_dir(self.directory.path())
@@ -98,7 +140,7 @@ impl RedisServer {
             .expect("redis-server is needed: run `make setup`, which installs it");
         let ready = wait_until(|| {
             let ended = child.try_wait().expect("it is our child").is_some();
-            ended || is_ready(self.port, &log)
+            ended || is_ready(self.port, &log, logged)
         });
         let ended = child.try_wait().expect("it is our child").is_some();
         self.child = Some(child);
@@ -122,9 +164,10 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// Whether it accepts connections, and has read what it had written.
-fn is_ready(port: u16, log: &Path) -> bool {
-    let starts = fs::read_to_string(log).unwrap_or_default();
-    let loaded = starts.rfind("Server initialized") < starts.rfind("Ready to accept connections");
+/// Whether it accepts connections, and has read what it had written. What it logged before it was
+/// started again says nothing.
+fn is_ready(port: u16, log: &Path, logged: usize) -> bool {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let loaded = log[logged..].contains("Ready to accept connections");
     loaded && TcpStream::connect(("127.0.0.1", port)).is_ok()
 }

@@ -402,7 +402,7 @@ async fn handle(
         let delivery_ids: Vec<_> = batch.deliveries.iter().map(|d| d.id).collect();
         let messages = u32::try_from(delivery_ids.len())?;
         say(requests, Request::Ack(Ack { delivery_ids })).await?;
-        say(requests, Request::Credit(Credit { messages })).await?;
+        say(requests, Request::Credit(Credit { messages, bytes: 0 })).await?;
     }
     Ok(())
 }

@@ -119,7 +119,11 @@ async fn entries_that_cannot_be_believed_or_read_are_filed(stand: Stand) {
             "{name}"
         );
         // What goes back is what it was, to the byte.
-        let redriven = bus.bus.redrive(letter.id.parse().unwrap()).await.unwrap();
+        let redriven = bus
+            .bus
+            .redrive(letter.id.parse().unwrap(), None)
+            .await
+            .unwrap();
         let id: EntryId = redriven.id.parse().unwrap();
         let back = stand.store.range(&stream, id.previous(), 1).await.unwrap();
         assert_eq!(back[0].id, id, "{name}");
@@ -169,7 +173,10 @@ async fn an_entry_without_an_envelope_is_filed_with_its_fields() {
     let letter = bus.dead_letters(1).await.remove(0);
     assert_eq!((&*letter.class, &letter.entry), ("undecodable", &entry));
     assert!(letter.detail.contains("payload"), "{}", letter.detail);
-    bus.bus.redrive(letter.id.parse().unwrap()).await.unwrap();
+    bus.bus
+        .redrive(letter.id.parse().unwrap(), None)
+        .await
+        .unwrap();
     let mut range = redis::cmd("XREVRANGE");
     range
         .arg("oona.normal")

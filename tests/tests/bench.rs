@@ -1,5 +1,8 @@
 //! The benchmark measures what it says. How fast anything is, no test asks.
 
+use std::fs;
+use std::path::Path;
+
 use oona_tests::binary::{command, run, text};
 use oona_tests::policies;
 use oona_tests::redis_server::RedisServer;
@@ -71,6 +74,7 @@ fn every_figure_is_measured_beside_its_reference() {
         "swap-pause-max",
         "routing-wasm-64",
         "dead-letter-wasm-1",
+        "replay",
     ] {
         assert!(names.contains(&name), "{names:?}");
     }
@@ -130,4 +134,60 @@ fn what_is_missing_is_named_with_its_remedy() {
     assert_eq!(output.status.code(), Some(3));
     let told = text(&output.stderr);
     assert!(told.contains("run `make setup`"), "{told}");
+}
+
+#[test]
+fn a_soak_tells_memory_and_latency_by_tenths_and_its_account_balances() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let policies = policies::directory();
+    let (picture, csv) = (
+        directory.path().join("soak.svg"),
+        directory.path().join("soak.csv"),
+    );
+    let mut soak = command(
+        &directory,
+        &["bench", "soak", "--for", "5s", "--rate", "400"],
+    );
+    let output = soak
+        .args(["--fsync", "always", "--output", "json"])
+        .args([Path::new("--picture"), &picture, Path::new("--csv"), &csv])
+        .args([Path::new("--policies"), &policies])
+        .output()
+        .expect("the binary starts");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(
+        (&report["fsync"], &report["rate"]),
+        (&"always".into(), &400.into())
+    );
+    assert_eq!(report["flat"], Value::Null, "five seconds tell nothing");
+    let account = &report["account"];
+    let count = |name: &str| account[name].as_u64().expect("a number");
+    assert!(count("accepted") > 1_000, "{account}");
+    assert_eq!(
+        count("published"),
+        count("accepted") + count("refused") + count("unknown")
+    );
+    assert_eq!(
+        count("acknowledged") + count("dead_lettered"),
+        count("accepted")
+    );
+    assert!(count("redelivered") > 0, "some are nacked: {account}");
+    assert_eq!((count("open"), count("unmarked")), (0, 0));
+    assert_eq!(report["balanced"], true);
+    let tenths = report["tenths"].as_array().expect("a list");
+    assert_eq!(tenths.len(), 10);
+    for figure in ["host_bytes", "redis_bytes", "redis_used_bytes"] {
+        let mut bytes = tenths.iter().map(|tenth| tenth[figure].as_f64());
+        assert!(bytes.all(|bytes| bytes > Some(1e6)), "{figure}: {report}");
+    }
+    assert_eq!(report["trends"].as_array().map(Vec::len), Some(7));
+    let picture = fs::read_to_string(picture).expect("it was drawn");
+    assert!(picture.contains("<svg") && picture.contains("memory in use"));
+    let csv = fs::read_to_string(csv).expect("it was written");
+    let columns: Vec<_> = csv.lines().map(|line| line.split(',').count()).collect();
+    assert!(
+        columns.len() > 10 && columns.iter().all(|count| *count == columns[0]),
+        "{columns:?}"
+    );
 }

@@ -4,7 +4,7 @@ use oona_tests::binary::{command, run, text};
 use tempfile::TempDir;
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 7] = [
+const COMMANDS: [&[&str]; 19] = [
     &["serve"],
     &["publish"],
     &["subscribe"],
@@ -12,6 +12,18 @@ const COMMANDS: [&[&str]; 7] = [
     &["policy", "activate"],
     &["policy", "list"],
     &["policy", "componentize"],
+    &["broadcast"],
+    &["breaker", "list"],
+    &["breaker", "open"],
+    &["breaker", "close"],
+    &["breaker", "release"],
+    &["mode", "show"],
+    &["mode", "conservative"],
+    &["mode", "normal"],
+    &["mode", "auto"],
+    &["housekeeping", "show"],
+    &["housekeeping", "run"],
+    &["bench"],
 ];
 
 #[test]

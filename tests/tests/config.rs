@@ -74,6 +74,8 @@ fn every_key_has_an_effect() {
             return;
         }
         let other = match value {
+            // Zero is never; else it must be more than what another key says.
+            toml::Value::Integer(0) if key == "housekeeping.group_idle_ms" => "60001".to_owned(),
             toml::Value::Integer(number) => (number + 1).to_string(),
             toml::Value::Boolean(switch) => (!switch).to_string(),
             toml::Value::String(text) => other_text(key, text),
@@ -95,8 +97,10 @@ fn every_key_has_an_effect() {
 fn other_text(key: &str, text: &str) -> String {
     match key {
         "server.listen" => "127.0.0.1:1".to_owned(),
+        "streams.overflow" => "drop-oldest".to_owned(),
         "store.kind" => "memory".to_owned(),
         "log.format" => "json".to_owned(),
+        "consume.retry_order" => "block".to_owned(),
         "log.level" => "debug".to_owned(),
         _ => format!("{text}x"),
     }

@@ -18,19 +18,17 @@ use oona::proto::publish_response::Outcome;
 use oona::proto::subscribe_request::Request;
 use oona::proto::subscribe_response::Response;
 use oona::proto::{
-    Ack, ActivatePolicyRequest, Credit, Delivery, Extend, ListPoliciesRequest, Nack, Open,
-    PublishRequest, StatusRequest, SubscribeRequest, SubscribeResponse,
+    ActivatePolicyRequest, Credit, Extend, ListPoliciesRequest, Nack, Open, PublishRequest,
+    StatusRequest, SubscribeRequest,
 };
 use oona_tests::binary::{Host, PATIENCE, command, text, wait_until};
-use oona_tests::grpc::connect;
+use oona_tests::grpc::{Subscriber, connect};
 use oona_tests::http::{get, post};
 use prost::Message;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::Channel;
-use tonic::{Code, Streaming};
 
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/x-protobuf";
@@ -54,85 +52,6 @@ fn telemetry(sequence: u64, payload: &str) -> PublishRequest {
         source: "test".to_owned(),
         payload: payload.as_bytes().to_vec().into(),
         ..PublishRequest::default()
-    }
-}
-
-/// A subscriber over gRPC.
-struct Subscriber {
-    requests: mpsc::Sender<SubscribeRequest>,
-    responses: Streaming<SubscribeResponse>,
-    waiting: Vec<Delivery>,
-}
-
-impl Subscriber {
-    async fn open(address: SocketAddr, open: Open) -> Self {
-        let (requests, outgoing) = mpsc::channel(16);
-        let request = SubscribeRequest {
-            request: Some(Request::Open(open)),
-        };
-        requests.send(request).await.expect("there is room");
-        let responses = bus(address)
-            .await
-            .subscribe(ReceiverStream::new(outgoing))
-            .await;
-        let responses = responses.expect("it is opened").into_inner();
-        let mut subscriber = Self {
-            requests,
-            responses,
-            waiting: Vec::new(),
-        };
-        assert!(matches!(
-            subscriber.response().await,
-            Some(Response::Opened(_))
-        ));
-        subscriber
-    }
-
-    async fn group(address: SocketAddr, group: &str, credit: u32) -> Self {
-        let open = Open {
-            group: group.to_owned(),
-            credit,
-            ..Open::default()
-        };
-        Self::open(address, open).await
-    }
-
-    async fn say(&self, request: Request) {
-        let request = SubscribeRequest {
-            request: Some(request),
-        };
-        self.requests
-            .send(request)
-            .await
-            .expect("the stream is open");
-    }
-
-    async fn ack(&self, delivery_ids: Vec<u64>) {
-        self.say(Request::Ack(Ack { delivery_ids })).await;
-    }
-
-    async fn response(&mut self) -> Option<Response> {
-        let response = tokio::time::timeout(PATIENCE, self.responses.message()).await;
-        let response = response
-            .expect("something comes in time")
-            .expect("the stream is whole");
-        response.and_then(|response| response.response)
-    }
-
-    async fn next(&mut self) -> Delivery {
-        while self.waiting.is_empty() {
-            match self.response().await {
-                Some(Response::Deliveries(batch)) => self.waiting.extend(batch.deliveries),
-                other => panic!("expected deliveries, got {other:?}"),
-            }
-        }
-        self.waiting.remove(0)
-    }
-
-    async fn payload(&mut self) -> String {
-        let delivery = self.next().await;
-        self.ack(vec![delivery.id]).await;
-        String::from_utf8_lossy(&delivery.payload).into_owned()
     }
 }
 
@@ -268,7 +187,10 @@ async fn a_subscriber_gets_no_more_than_its_credit() {
         other => panic!("expected to hear of 4711, got {other:?}"),
     }
     subscriber
-        .say(Request::Credit(Credit { messages: 3 }))
+        .say(Request::Credit(Credit {
+            messages: 3,
+            bytes: 0,
+        }))
         .await;
     for n in 2..5 {
         assert_eq!(subscriber.payload().await, n.to_string());

@@ -45,6 +45,9 @@ cases! {
         an_emergency_goes_before_what_waits
         every_group_gets_every_message
         messages_of_the_existing_client_are_delivered
+        what_is_published_again_is_answered_with_the_first_outcome
+        what_is_refused_now_was_accepted_before
+        credit_in_bytes_is_kept_to
     }
     failure {
         what_is_refused_is_tried_again_until_it_is_filed
@@ -64,6 +67,8 @@ cases! {
     }
     protection {
         a_full_bus_protects_itself_and_recovers
+        a_handler_that_fails_at_everything_is_given_a_rest
+        a_source_that_raises_alarms_without_end_leaves_others_theirs
         an_emergency_without_a_token_is_demoted
         an_emergency_without_a_token_is_deferred_if_so_configured
     }

@@ -23,11 +23,13 @@ use oona::registry::{
 };
 use oona::store::memory::MemoryStore;
 use oona::store::{
-    Append, ClaimRequest, Claimed, GroupStart, NonceClaim, ReadRequest, Settlement, Store,
-    StoreError, StoreInfo, StreamDepth, StreamName,
+    Append, ClaimRequest, Claimed, Dropped, GroupStart, Mended, NonceClaim, ReadRequest,
+    RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName, Turns,
+    Written,
 };
 use oona_core::Timestamp;
-use oona_core::entry::{Entry, EntryId, Fields};
+use oona_core::broadcast::Sight;
+use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::{Kind, NonceSeen};
 use oona_tests::desk::until;
 use oona_tests::policies::{directory, policy};
@@ -41,6 +43,8 @@ static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
     let config = EngineConfig {
         cache_directory: Some(directory().with_file_name("policies-compiled")),
         instances_max: 512,
+        // A machine that runs other tests too is slow: that is no fault of a policy.
+        call_ms_max: 500,
         ..EngineConfig::default()
     };
     Engine::new(config).unwrap()
@@ -123,21 +127,34 @@ impl Stopping {
     }
 }
 
-/// The registry asks a store for four things. These are the others.
+/// The registry asks a store for five things. These are the others.
 macro_rules! never_asked {
-    ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+    (Store { $($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)* }
+     Turns { $($turn:ident($($given:ident: $what:ty),*) -> $result:ty;)* }) => {
+        #[async_trait]
+        impl Turns for Stopping {
+            $(async fn $turn(&self, $($given: $what),*) -> Result<$result, StoreError> {
+                $(let _ = $given;)*
+                unreachable!("the registry does not ask for it")
+            })*
+        }
+
         #[async_trait]
         impl Store for Stopping {
             fn info(&self) -> StoreInfo {
                 self.store.info()
             }
 
-            async fn append(&self, batch: &[Append]) -> Result<Vec<Result<EntryId, StoreError>>, StoreError> {
-                self.step(self.store.append(batch)).await
-            }
-
             async fn range(&self, stream: &StreamName, after: Option<EntryId>, count: usize) -> Result<Vec<Entry>, StoreError> {
                 self.step(self.store.range(stream, after, count)).await
+            }
+
+            async fn append_after(&self, stream: &StreamName, last: Option<EntryId>, id: Option<EntryId>, record: &Record) -> Result<Option<EntryId>, StoreError> {
+                self.step(self.store.append_after(stream, last, id, record)).await
+            }
+
+            async fn last(&self, stream: &StreamName) -> Result<Option<EntryId>, StoreError> {
+                self.step(self.store.last(stream)).await
             }
 
             async fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
@@ -157,18 +174,35 @@ macro_rules! never_asked {
 }
 
 never_asked! {
-    ping() -> ();
-    ensure_group(stream: &StreamName, group: &str, start: GroupStart) -> ();
-    read(request: ReadRequest<'_>) -> Vec<(usize, Entry)>;
-    claim(request: ClaimRequest<'_>) -> Vec<Claimed>;
-    touch(stream: &StreamName, group: &str, consumer: &str, ids: &[EntryId]) -> ();
-    settle(group: &str, settlements: &[Settlement]) -> Vec<bool>;
-    promote(stream: &StreamName, now: Timestamp, count: usize) -> u64;
-    depths(streams: &[StreamName]) -> Vec<StreamDepth>;
-    trim(stream: &StreamName, length_max: u64) -> u64;
-    redrive(from: &StreamName, id: EntryId, to: &StreamName, fields: &Fields) -> Option<EntryId>;
-    remember(group: &str, claims: &[NonceClaim]) -> Vec<NonceSeen>;
-    leave(stream: &StreamName, group: &str, consumer: &str) -> ();
+    Store {
+        ping() -> ();
+        append(batch: &[Append]) -> Vec<Result<Written, StoreError>>;
+        ensure_group(stream: &StreamName, group: &str, start: GroupStart) -> ();
+        read(request: ReadRequest<'_>) -> Vec<(usize, Entry)>;
+        claim(request: ClaimRequest<'_>) -> Vec<Claimed>;
+        touch(stream: &StreamName, group: &str, consumer: &str, ids: &[EntryId]) -> ();
+        settle(group: &str, settlements: &[Settlement]) -> Vec<bool>;
+        sights(stream: &StreamName, id: EntryId, receipt: &str, groups: &[String]) -> Vec<Sight>;
+        promote(stream: &StreamName, now: Timestamp, count: usize) -> u64;
+        recall(events: &[Arc<str>]) -> Vec<Option<Written>>;
+        depths(streams: &[StreamName]) -> Vec<StreamDepth>;
+        trim(stream: &StreamName, length_max: u64) -> u64;
+        drop_oldest(stream: &StreamName, length_max: u64) -> Dropped;
+        remove_idle_consumers(stream: &StreamName, idle: Duration) -> u64;
+        remove_idle_groups(stream: &StreamName, idle: Duration) -> Vec<RemovedGroup>;
+        remove(stream: &StreamName, ids: &[EntryId]) -> u64;
+        expire(stream: &StreamName, before: Timestamp, length_max: u64) -> u64;
+        redrive(from: &StreamName, id: EntryId, to: &StreamName, fields: &Fields) -> Option<EntryId>;
+        remember(group: &str, claims: &[NonceClaim]) -> Vec<NonceSeen>;
+        leave(stream: &StreamName, group: &str, consumer: &str) -> ();
+    }
+    Turns {
+        read_in_turn(request: ReadRequest<'_>) -> Vec<(usize, Entry)>;
+        claim_in_turn(request: ClaimRequest<'_>) -> Vec<Claimed>;
+        settle_in_turn(group: &str, settlements: &[Settlement]) -> Vec<bool>;
+        mend_turns(stream: &StreamName, group: &str) -> Mended;
+        thin(stream: &StreamName, length_max: u64) -> u64;
+    }
 }
 
 /// A host, as far as the registry goes.

@@ -12,10 +12,16 @@ mod keeping;
 mod memory_only;
 #[path = "stores/model.rs"]
 mod model;
+#[path = "stores/once.rs"]
+mod once;
 #[path = "stores/reading.rs"]
 mod reading;
 #[path = "stores/settling.rs"]
 mod settling;
+#[path = "stores/turn_model.rs"]
+mod turn_model;
+#[path = "stores/turns.rs"]
+mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -67,6 +73,9 @@ over_both_stores! {
     reading::a_read_for_nothing_gives_nothing
     reading::a_read_waits_for_whatever_is_written
     reading::a_group_that_is_missing_is_named
+    once::an_event_is_appended_once_within_its_window
+    once::an_event_is_forgotten_when_its_window_is_over
+    once::an_event_appended_by_many_at_once_is_appended_once
     claiming::only_what_has_lain_long_enough_is_claimed
     claiming::as_many_are_claimed_as_were_asked_for
     claiming::claimers_at_once_get_each_entry_once
@@ -78,6 +87,8 @@ over_both_stores! {
     settling::each_group_settles_for_itself
     settling::a_retry_is_written_as_it_is_settled
     settling::a_dead_letter_is_written_as_it_is_settled
+    settling::a_receipt_is_written_with_its_settlement
+    settling::sights_tell_where_each_group_stands
     settling::what_is_written_keeps_its_bytes
     settling::a_retry_waits_for_its_time
     settling::each_group_has_its_own_retry
@@ -86,11 +97,29 @@ over_both_stores! {
     keeping::depth_is_right_though_entries_were_taken_out
     keeping::only_what_every_group_has_finished_is_trimmed
     keeping::a_long_stream_is_trimmed_at_once
+    keeping::the_oldest_are_dropped_and_what_was_unfinished_is_counted
+    keeping::each_is_dropped_once_whoever_asks
+    keeping::idle_consumers_go_unless_they_hold_something
+    keeping::an_idle_group_goes_and_tells_what_it_had_to_do
     keeping::a_range_is_read_page_by_page
     keeping::a_dead_letter_is_redriven_once
-    keeping::what_is_kept_stays_as_it_was_kept_first
+    keeping::entries_are_removed_whatever_became_of_them
+    keeping::what_is_too_old_or_too_much_expires
+    keeping::what_is_kept_is_what_was_kept_last
+    keeping::an_entry_is_appended_after_the_one_that_is_meant
     keeping::a_nonce_belongs_to_the_entry_that_bore_it_first
     keeping::a_nonce_is_forgotten_when_its_time_is_over
+    turns::a_key_is_handed_out_one_at_a_time
+    turns::a_retry_keeps_the_turn_of_its_key
+    turns::a_dead_letter_passes_the_turn_on
+    turns::each_group_has_turns_of_its_own
+    turns::what_a_dead_member_had_is_claimed_and_what_waits_is_not
+    turns::a_read_waits_for_a_turn_or_an_entry
+    turns::turns_are_taken_once_by_many_at_once
+    turns::turns_of_what_is_gone_are_passed_on
+    turns::what_was_finished_behind_one_that_waits_is_thinned
+    turns::a_missing_group_is_named_and_has_nothing_to_settle
+    turns::whoever_reads_in_turn_is_active
 }
 
 /// A store with nothing in it.
@@ -146,11 +175,14 @@ impl Bench {
         let append = |payload: &&str| Append {
             stream: stream.clone(),
             record: record(payload),
+            once: None,
         };
         let batch: Vec<_> = payloads.iter().map(append).collect();
         let answers = self.store.append(&batch).await.expect("it is written");
-        let ids = answers.into_iter().collect::<Result<_, _>>();
-        ids.expect("each is written")
+        let ids = answers
+            .into_iter()
+            .map(|answer| answer.map(|written| written.id));
+        ids.collect::<Result<_, _>>().expect("each is written")
     }
 
     async fn group(&self, stream: &str, group: &str) {
@@ -195,6 +227,7 @@ impl Bench {
             stream: stream.into(),
             id,
             step,
+            receipt: None,
         };
         let settled = self.store.settle(group, &[settlement]).await;
         settled.expect("it is settled")[0]

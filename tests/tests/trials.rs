@@ -3,15 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use oona::explain::{Asked, explain};
 use oona::gates::{Gate, Status};
-use oona::registry::{RegistryError, Use};
+use oona::record::{Message, MessageType};
+use oona::registry::{LIST, Proposal, RegistryError, Use, Wanted};
 use oona::replay;
+use oona::store::Store;
+use oona::store::redis::RedisStore;
+use oona_core::entry::Record;
 use oona_core::policy::Kind;
 use oona_core::registry::Action;
-use oona_core::stage::{StageMode, Thresholds};
+use oona_core::stage::{StageMode, TRIAL_MS_MAX, Thresholds, TimeMax};
+use oona_tests::by_hand::ByHand;
 use oona_tests::desk::{Desk, author, keys, proposal, until};
 use oona_tests::policies::policy;
+use oona_tests::redis_server::RedisServer;
 
 /// It answers one batch and traps at the next: so it starts, and passes for a policy.
 const TRAPS: &str = r#"{"mode": "trap", "after": 1}"#;
@@ -19,10 +27,20 @@ const TRAPS: &str = r#"{"mode": "trap", "after": 1}"#;
 const PATIENT: Thresholds = Thresholds {
     disagreements_per_million: 1_000_000,
     faults: 0,
+    time_max: None,
     for_ms: 0,
+    trial_ms_max: TRIAL_MS_MAX,
     decisions: 0,
     promote: false,
 };
+
+/// A routing policy by hand, past all gates that can be forced.
+fn by_hand(by_hand: ByHand) -> Proposal {
+    Proposal {
+        wanted: Wanted::Component(by_hand.component(), Vec::new()),
+        ..proposal("routing", "{}", &[Gate::Laws, Gate::Cases, Gate::Trial])
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shadow_is_compared_and_changes_nothing() {
@@ -103,6 +121,19 @@ async fn a_canary_decides_for_its_share_of_the_keys_and_always_for_the_same() {
     );
     assert!(exposition.contains(&counted), "no {counted}");
 
+    // Each decision is on record under the version that made it, and in its mix.
+    let records = desk.bus.policies().decisions().last(Kind::Routing, 800);
+    assert_eq!(records.len(), 800, "every one is recorded");
+    for record in &records {
+        let by = match record.decision.stream.as_deref() {
+            Some("oona.telemetry") => "routing-by-origin",
+            _ => "routing",
+        };
+        assert_eq!(record.policy, by, "{record:?}");
+    }
+    let mix = desk.registry.mix_in_use(Kind::Routing);
+    assert_eq!(mix.values().sum::<u64>(), 800 - tried.decided, "{mix:?}");
+
     let (_, report) = desk
         .registry
         .conclude(Kind::Routing, false, &author())
@@ -155,6 +186,8 @@ async fn a_candidate_that_disagrees_or_fails_is_taken_back_by_itself() {
     .unwrap();
     desk.publish("edge", keys(120)).await;
     until("it is taken back", || desk.tried().is_none()).await;
+    let said = || matches!(desk.last_change().0, Action::Withdraw { .. });
+    until("and that is written down", said).await;
     let (action, message) = desk.last_change();
     assert!(matches!(action, Action::Withdraw { .. }), "{action:?}");
     assert!(
@@ -172,13 +205,247 @@ async fn a_candidate_that_disagrees_or_fails_is_taken_back_by_itself() {
     let landed = desk.publish("centre", keys(5)).await;
     assert_eq!(landed.len(), 5, "each has its decision");
     until("it is taken back", || desk.tried().is_none()).await;
+    until("and that is written down", said).await;
     assert!(
         desk.last_change()
             .1
-            .contains("of its calls failed, 0 are allowed"),
+            .contains("of its calls failed, 0 are allowed; the last one: it trapped"),
         "{}",
         desk.last_change().1
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_takes_too_long_is_taken_back_by_itself() {
+    let desk = Desk::new().await;
+    let slow = ByHand {
+        each: "(local.set $left (i32.const 40000))
+            (loop $spin
+              (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+              (br_if $spin (local.get $left)))",
+        ..ByHand::new(Kind::Routing)
+    };
+    // A round of the loop takes a cycle at least: 40 000 take 5 µs and more.
+    let thresholds = Thresholds {
+        time_max: Some(TimeMax::Ns(5_000)),
+        ..PATIENT
+    };
+    let shadow = Use::Staged(StageMode::Shadow, thresholds);
+    desk.registry
+        .propose(by_hand(slow), shadow, &author())
+        .await
+        .unwrap();
+    desk.publish("centre", keys(99)).await;
+    let tried = desk.tried().unwrap();
+    assert_eq!(tried.seen.timed, 99, "too few to be judged by");
+    assert!(tried.seen.means_ns().0 > 5_000, "{:?}", tried.seen);
+    assert!(tried.seen.in_use_ns > 0);
+    desk.publish("centre", keys(1)).await;
+    until("it is taken back", || desk.tried().is_none()).await;
+    let (action, message) = desk.last_change();
+    assert!(matches!(action, Action::Withdraw { .. }), "{action:?}");
+    assert!(
+        message.starts_with("it takes ") && message.ends_with("; 5.000 µs are allowed"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_fails_is_left_alone_for_a_while_and_its_failure_is_kept() {
+    let desk = Desk::new().await;
+    let forgiving = Thresholds {
+        faults: 1_000_000,
+        ..PATIENT
+    };
+    let forced = proposal("hostile", TRAPS, &[Gate::Laws, Gate::Trial]);
+    desk.registry
+        .propose(forced, Use::Staged(StageMode::Shadow, forgiving), &author())
+        .await
+        .unwrap();
+    desk.publish("edge", keys(500)).await;
+    let tried = desk.tried().unwrap();
+    // Without a pause every second call would fail: each new instance answers one.
+    let asked = tried.seen.decisions + tried.seen.faults;
+    assert!(tried.seen.faults > 0 && asked < 400, "{:?}", tried.seen);
+    let failure = tried.failure.unwrap();
+    assert!(failure.fault.starts_with("it trapped"), "{failure:?}");
+    assert_eq!(failure.message.attributes["origin"], "edge");
+    assert_eq!(tried.seen.fault, Some(failure.fault));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_that_nobody_ends_ends() {
+    let desk = Desk::new().await;
+    let short = Thresholds {
+        trial_ms_max: 1,
+        ..PATIENT
+    };
+    desk.propose(
+        "routing-by-origin",
+        "{}",
+        Use::Staged(StageMode::Shadow, short),
+    )
+    .await
+    .unwrap();
+    until("it is taken back", || desk.tried().is_none()).await;
+    let (_, message) = desk.last_change();
+    assert!(message.contains("1 are allowed, and nobody"), "{message}");
+}
+
+/// Traps for messages of a type that no trial asks about.
+const TRAPS_AT_66: &str =
+    "(if (i32.eq (i32.load offset=8 (local.get $message)) (i32.const 66)) (then unreachable))";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_explain_has_no_effect() {
+    let desk = Desk::new().await;
+    let traps = ByHand {
+        each: TRAPS_AT_66,
+        ..ByHand::new(Kind::Routing)
+    };
+    desk.registry
+        .propose(by_hand(traps), Use::Active, &author())
+        .await
+        .unwrap();
+    let before = desk.bus.policies().list()[0].slot.clone();
+    for number in 0..20 {
+        let asked = Asked {
+            message: Message {
+                message_type: MessageType(66),
+                source: format!("stranger-{number}"),
+                ..Message::default()
+            },
+            states: Default::default(),
+            now: None,
+        };
+        let explained = explain(&desk.bus, &asked).unwrap();
+        assert_eq!(explained[0].policy, "routing", "the last good one answers");
+        let fault = explained[0].fault.as_deref().unwrap_or_default();
+        assert!(fault.starts_with("it trapped"), "{fault}");
+        let symbols = desk.bus.policies().symbols();
+        assert_eq!(symbols.get(&asked.message.source), None, "it is not kept");
+    }
+    let after = desk.bus.policies().list()[0].slot.clone();
+    assert_eq!(
+        (after.generation, after.decisions, after.failures),
+        (before.generation, before.decisions, before.failures)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_fall_back_the_configuration_is_that_of_what_decides() {
+    let desk = Desk::new().await;
+    let in_use = desk.bus.policies().config(Kind::Routing);
+    let forced = proposal("hostile", TRAPS, &[Gate::Laws, Gate::Trial]);
+    desk.registry
+        .propose(forced, Use::Active, &author())
+        .await
+        .unwrap();
+    assert_ne!(desk.bus.policies().config(Kind::Routing), in_use);
+    for _ in 0..40 {
+        desk.publish("edge", keys(1)).await;
+    }
+    until("it is taken out", || desk.in_use() == "routing").await;
+    assert_eq!(desk.bus.policies().config(Kind::Routing), in_use);
+    assert_eq!(desk.bus.policies().list()[0].config, in_use);
+    let exposition = desk.bus.metrics().render();
+    let counted = r#"oona_policy_fallbacks_total{kind="routing"} 1"#;
+    assert!(exposition.contains(counted), "no {counted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_host_finds_while_the_store_is_away_is_done_at_once_and_written_down_later() {
+    let mut redis = RedisServer::start();
+    let desk = Desk::on(Arc::new(RedisStore::new(&redis.url()).unwrap())).await;
+    // It traps from its second batch on, and takes all keys.
+    let canary = Use::Staged(StageMode::Canary { per_mille: 1_000 }, PATIENT);
+    let gates = [Gate::Laws, Gate::Trial];
+    let hostile = || proposal("hostile", TRAPS, &gates);
+    desk.registry
+        .propose(hostile(), canary, &author())
+        .await
+        .unwrap();
+    redis.kill();
+    desk.publish("centre", keys(5)).await;
+    until("it is taken back without the store", || {
+        desk.tried().is_none()
+    })
+    .await;
+    let trial = desk.registry.standing(Kind::Routing).trial.unwrap();
+    assert!(trial.withdrawn.unwrap().contains("of its calls failed"));
+    redis.restart();
+    let last = |wanted: fn(&Action) -> bool| wanted(&desk.last_change().0);
+    until("written down", || {
+        last(|action| matches!(action, Action::Withdraw { .. }))
+    })
+    .await;
+
+    let activated = desk
+        .registry
+        .propose(hostile(), Use::Active, &author())
+        .await
+        .unwrap();
+    redis.kill();
+    desk.publish("centre", keys(20)).await;
+    until("it is taken out", || desk.in_use() == "routing").await;
+    redis.restart();
+    until("written down", || {
+        last(|action| matches!(action, Action::FellBack { .. }))
+    })
+    .await;
+    let (action, _) = desk.last_change();
+    let Action::FellBack { activation, .. } = action else {
+        panic!("{action:?}")
+    };
+    assert_eq!(Some(activation), activated.revision);
+    let all = desk.registry.history(None, 100);
+    let fell = all
+        .iter()
+        .filter(|told| matches!(told.change.change.action, Action::FellBack { .. }));
+    assert_eq!(fell.count(), 1, "it is written once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_lasts_by_the_clock_of_the_host_that_judges_it() {
+    let redis = RedisServer::start();
+    let store: Arc<dyn Store> = Arc::new(RedisStore::new(&redis.url()).unwrap());
+    let desk = Desk::on(Arc::clone(&store)).await;
+    let thresholds = Thresholds {
+        for_ms: 3_600_000,
+        promote: true,
+        ..PATIENT
+    };
+    let shadow = Use::Staged(StageMode::Shadow, thresholds);
+    desk.propose("routing-by-origin", "{}", shadow)
+        .await
+        .unwrap();
+    // The same again, as a host writes it whose clock stands at the epoch.
+    let entries = store.range(&LIST.into(), None, 100).await.unwrap();
+    let json = entries.last().unwrap().payload().unwrap();
+    let mut change: serde_json::Value = serde_json::from_slice(json).unwrap();
+    change["at_ms"] = 0.into();
+    let record = Record {
+        payload: change.to_string().into(),
+        signature: None,
+    };
+    let last = entries.last().map(|entry| entry.id);
+    store
+        .append_after(&LIST.into(), last, None, &record)
+        .await
+        .unwrap()
+        .unwrap();
+    let revision = entries.len() as u64 + 1;
+    until("it is tried anew", || {
+        desk.tried()
+            .is_some_and(|tried| tried.stage.revision == revision)
+    })
+    .await;
+    // It has decided on enough, and is judged again and again meanwhile.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(500) {
+        desk.publish("centre", keys(5)).await;
+    }
+    assert!(desk.tried().is_some(), "{:?}", desk.last_change());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,7 +522,7 @@ async fn recorded_decisions_can_be_replayed() {
     let records = policies.decisions().last(Kind::Routing, 1_000);
     assert_eq!(records.len(), 100);
     // Through the file, as `oona policy replay` reads it.
-    let records: Vec<_> = records
+    let records: Vec<Arc<oona::decisions::Recorded>> = records
         .iter()
         .map(|record| {
             Arc::new(serde_json::from_str(&serde_json::to_string(record).unwrap()).unwrap())
@@ -287,6 +554,43 @@ async fn recorded_decisions_can_be_replayed() {
         .map(|load| (&*load.stream, load.before, load.after))
         .collect();
     assert_eq!(loads, [("oona.normal", 100, 70), ("oona.telemetry", 0, 30)]);
+
+    // Out of the file itself, in blocks, with what is no record among it.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("decisions.jsonl");
+    let lines = records
+        .iter()
+        .map(|record| serde_json::to_string(&**record).unwrap());
+    let mut lines: Vec<String> = lines.collect();
+    lines.insert(50, "no record".to_owned());
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let log = replay::Log {
+        files: vec![path],
+        from_ms: 0,
+    };
+    assert_eq!(
+        replay::streams(&log, &|_| {})
+            .unwrap()
+            .into_iter()
+            .collect::<Vec<_>>(),
+        ["oona.normal"]
+    );
+    let artifact = policies.load(None, &policy("routing-by-origin")).unwrap();
+    let streamed = replay::replay_log(&artifact, "{}", policies.names(), &log, &|_| {}).unwrap();
+    assert_eq!(streamed.unreadable, 1);
+    let counts = |replayed: &replay::Replayed| {
+        let pairs: Vec<_> = replayed.pairs.iter().map(|pair| pair.count).collect();
+        let replay::Replayed {
+            decisions,
+            stand_for,
+            changed,
+            faults,
+            streams,
+            ..
+        } = replayed.clone();
+        (decisions, stand_for, changed, faults, pairs, streams)
+    };
+    assert_eq!(counts(&streamed), counts(&other));
 
     // Of another kind, with its state.
     let records = policies.decisions().last(Kind::Backpressure, 1_000);

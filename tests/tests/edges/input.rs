@@ -143,7 +143,10 @@ async fn a_subscription_that_asks_wrongly_is_told() {
     let table = [
         (None, "the first request must be `open`"),
         (
-            Some(Request::Credit(Credit { messages: 1 })),
+            Some(Request::Credit(Credit {
+                messages: 1,
+                bytes: 0,
+            })),
             "the first request must be `open`",
         ),
         (

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use oona::bus::{Draft, SubscribeOptions};
+use oona_core::delivery::Credit;
 use oona_core::envelope::message_type::{self, EMERGENCY_SIGNAL, TELEMETRY};
 use oona_core::outcome::{Lane, Outcome};
 use oona_core::policy::{Kind, Priority};
@@ -178,4 +179,97 @@ fn number(value: &Value) -> u32 {
 fn unhex(text: &str) -> Vec<u8> {
     let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
     (0..text.len()).step_by(2).map(byte).collect()
+}
+
+pub(super) async fn what_is_published_again_is_answered_with_the_first_outcome(stand: Stand) {
+    let (one, other) = (stand.bus(|_| {}), stand.bus(|_| {}));
+    let first = one.bus.publish(draft(TELEMETRY, 1)).await;
+    // Whichever host is asked, and whatever it is now.
+    let changed = Draft {
+        priority: Some(Priority::Low),
+        payload: "something else".into(),
+        ..draft(TELEMETRY, 1)
+    };
+    let Outcome::Accepted {
+        stream, id, reason, ..
+    } = first
+    else {
+        panic!("{first:?}");
+    };
+    for bus in [&one.bus, &other.bus] {
+        match bus.publish(changed.clone()).await {
+            Outcome::Accepted {
+                stream: again,
+                id: entry,
+                reason: why,
+                duplicate: true,
+                ..
+            } => assert_eq!((again, entry, why), (stream.clone(), id, reason.clone())),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Without an event id of the producer's, two publishes are two messages.
+    let anonymous = Draft {
+        id: None,
+        ..draft(TELEMETRY, 2)
+    };
+    one.publish(anonymous.clone()).await;
+    one.publish(anonymous).await;
+    let mut subscription = other.join("g");
+    let contents: Vec<_> = take(&mut subscription, 3)
+        .await
+        .into_iter()
+        .map(|delivery| delivery.message.payload.clone())
+        .collect();
+    assert_eq!(contents, ["1", "2", "2"]);
+    one.settled().await;
+}
+
+pub(super) async fn what_is_refused_now_was_accepted_before(stand: Stand) {
+    let bus = stand.bus(|setup| setup.config.stream_length_max = 10);
+    let mut accepted = Vec::new();
+    for number in 0..20 {
+        if bus
+            .bus
+            .publish(draft(TELEMETRY, number))
+            .await
+            .is_accepted()
+        {
+            accepted.push(number);
+        }
+    }
+    assert!((1..20).contains(&accepted.len()), "{accepted:?}");
+    for number in 0..20 {
+        let again = bus.bus.publish(draft(TELEMETRY, number)).await;
+        let was = accepted.contains(&number);
+        assert_eq!(again.is_accepted(), was, "{number}: {again:?}");
+    }
+    take(&mut bus.join("g"), accepted.len()).await;
+    bus.settled().await;
+}
+
+pub(super) async fn credit_in_bytes_is_kept_to(stand: Stand) {
+    let bus = stand.bus(|_| {});
+    for number in 0..10 {
+        let large = Draft {
+            payload: vec![b'x'; 1_000].into(),
+            ..draft(TELEMETRY, number)
+        };
+        bus.publish(large).await;
+    }
+    let mut options = SubscribeOptions::new("g");
+    options.credit = Credit {
+        messages: 10,
+        bytes: 1_500,
+    };
+    let mut subscription = bus.bus.subscribe(options).unwrap();
+    take(&mut subscription, 2).await;
+    bus.pending("oona.telemetry", "g", 8).await;
+    assert_eq!(subscription.ready(10).len(), 0, "the second went over it");
+    subscription.handle().credit(Credit {
+        messages: 0,
+        bytes: 100_000,
+    });
+    take(&mut subscription, 8).await;
+    bus.settled().await;
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use oona::bus::{Draft, Nack, NotInFlight, RedriveError};
+use oona::bus::{Draft, LetterError, Nack, NotInFlight};
 use oona_core::Timestamp;
 use oona_core::entry::EntryId;
 use oona_core::envelope::message_type::{FIELD_REPORT, KERNEL_PREFETCH_REQUEST, TELEMETRY};
@@ -122,14 +122,14 @@ pub(super) async fn a_redriven_message_goes_to_the_group_that_failed(stand: Stan
     failing.nack(delivery.id, nack).unwrap();
     let letter = bus.dead_letters(1).await.remove(0);
     let id: EntryId = letter.id.parse().unwrap();
-    let redriven = bus.bus.redrive(id).await.unwrap();
+    let redriven = bus.bus.redrive(id, None).await.unwrap();
     assert_eq!(&*redriven.stream, "oona.kernels.requests");
     let again = take(&mut failing, 1).await.remove(0);
     assert_eq!((&*again.message.id, again.message.redrives), ("event-1", 1));
     assert_eq!((again.message.attempt, again.redelivered), (0, true));
     assert!(matches!(
-        bus.bus.redrive(id).await,
-        Err(RedriveError::Gone(_))
+        bus.bus.redrive(id, None).await,
+        Err(LetterError::Gone(_))
     ));
     bus.publish(draft(KERNEL_PREFETCH_REQUEST, 2)).await;
     let next_of_other = take(&mut other, 1).await.remove(0);

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use oona::bus::{Draft, Nack};
 use oona_core::envelope::message_type::{EMERGENCY_SIGNAL, TELEMETRY};
 use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::policy::{Kind, Mode};
-use oona_tests::bus::{Stand, draft, eventually, take};
+use oona_tests::bus::{Stand, draft, eventually, next, take};
 use serde_json::json;
+use tokio::time::Instant;
 
 pub(super) async fn a_full_bus_protects_itself_and_recovers(stand: Stand) {
     let bus = stand.bus(|setup| {
@@ -96,5 +98,87 @@ pub(super) async fn an_emergency_without_a_token_is_deferred_if_so_configured(st
     assert!((120..PUBLISHED).contains(&accepted), "{accepted}");
     let mut subscription = bus.join("g");
     take(&mut subscription, accepted).await;
+    bus.settled().await;
+}
+
+pub(super) async fn a_handler_that_fails_at_everything_is_given_a_rest(stand: Stand) {
+    const REST: Duration = Duration::from_secs(2);
+    let bus = stand.bus(|setup| {
+        setup.config.handler_breaker.failures = 3;
+        setup.config.handler_breaker.open_ms = 2_000;
+        setup.config.handler_breaker.trials = 2;
+    });
+    for number in 0..10 {
+        bus.publish(draft(TELEMETRY, number)).await;
+    }
+    let mut subscription = bus.join("g");
+    let failed = || Nack::default();
+    for _ in 0..3 {
+        let delivery = next(&mut subscription).await;
+        subscription.nack(delivery.id, failed()).unwrap();
+    }
+    let rests = Instant::now();
+    // Whatever else waits, an emergency is delivered, and changes nothing for the others.
+    bus.publish(draft(EMERGENCY_SIGNAL, 100)).await;
+    let emergency = next(&mut subscription).await;
+    assert_eq!(&*emergency.stream, "oona.emergency");
+    subscription.ack(emergency.id).unwrap();
+    let trial = next(&mut subscription).await;
+    assert!(rests.elapsed() >= REST, "{:?}", rests.elapsed());
+    let second = next(&mut subscription).await;
+    assert_eq!(
+        subscription.ready(10).len(),
+        0,
+        "two are on trial, and no more"
+    );
+    // One that can never be handled says nothing of the handler: another takes its place.
+    let poison = Nack {
+        poison: true,
+        ..failed()
+    };
+    subscription.nack(second.id, poison).unwrap();
+    let third = next(&mut subscription).await;
+    assert_eq!(subscription.ready(10).len(), 0);
+    subscription.ack(trial.id).unwrap();
+    subscription.ack(third.id).unwrap();
+    // 10 and 3 retries, without those that have been seen and one that is filed.
+    take(&mut subscription, 7).await;
+    bus.settled().await;
+    let metrics = bus.bus.metrics().render();
+    for (to, reason) in [("open", "failures"), ("closed", "trials-passed")] {
+        let counted = format!(
+            "oona_breaker_transitions_total{{breaker=\"handler\",to=\"{to}\",reason=\"{reason}\"}} 1"
+        );
+        assert!(metrics.contains(&counted), "{to}");
+    }
+}
+
+pub(super) async fn a_source_that_raises_alarms_without_end_leaves_others_theirs(stand: Stand) {
+    let bus = stand.bus(|setup| {
+        setup.config.emergency_per_source_per_minute = 10;
+        setup.policy(Kind::Backpressure, json!({"over_rate": "defer"}));
+    });
+    let mut accepted = BTreeMap::<_, usize>::new();
+    for number in 0..40 {
+        let source = if number < 30 { "loud" } else { "other" };
+        let alarm = Draft {
+            source: source.to_owned(),
+            ..draft(EMERGENCY_SIGNAL, number)
+        };
+        let outcome = bus.bus.publish(alarm).await;
+        *accepted.entry(source).or_default() += usize::from(outcome.is_accepted());
+    }
+    // One more token every six seconds: the machine may have been slow.
+    assert!((10..20).contains(&accepted["loud"]), "{accepted:?}");
+    assert_eq!(accepted["other"], 10);
+    let metrics = bus.bus.metrics().render();
+    let of = |source: &str, outcome: &str| {
+        format!("oona_emergency_total{{source=\"{source}\",outcome=\"{outcome}\"}}")
+    };
+    let over_rate = format!("{} {}", of("loud", "over-rate"), 30 - accepted["loud"]);
+    assert!(metrics.contains(&over_rate), "{metrics}");
+    let passed = format!("{} 10", of("other", "accepted"));
+    assert!(metrics.contains(&passed), "{metrics}");
+    take(&mut bus.join("g"), accepted.values().sum()).await;
     bus.settled().await;
 }

@@ -90,6 +90,7 @@ async fn what_was_written_is_there_after_a_crash() {
     let batch = [Append {
         stream: "s".into(),
         record: record("3"),
+        once: None,
     }];
     let error = bench.store.append(&batch).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
@@ -97,6 +98,7 @@ async fn what_was_written_is_there_after_a_crash() {
         stream: "s".into(),
         id,
         step: Step::Ack,
+        receipt: None,
     }];
     assert!(bench.store.settle("g", &ack).await.is_err());
     bench.server.as_mut().expect("it has one").restart();
@@ -151,6 +153,7 @@ async fn a_server_that_freezes_is_unavailable_in_time() {
     let batch = [Append {
         stream: "s".into(),
         record: record("2"),
+        once: None,
     }];
     let asked = async {
         tokio::join!(
@@ -180,11 +183,12 @@ async fn what_was_confirmed_while_it_crashed_is_there() {
         let batch = ["one", "two", "three"].map(|payload| Append {
             stream: "s".into(),
             record: record(payload),
+            once: None,
         });
         loop {
             match store.append(&batch).await {
                 Ok(ids) => confirmed.send_modify(|all: &mut BTreeSet<EntryId>| {
-                    all.extend(ids.into_iter().flatten());
+                    all.extend(ids.into_iter().flatten().map(|written| written.id));
                 }),
                 Err(error) => return (error, confirmed.borrow().clone()),
             }
@@ -228,6 +232,7 @@ async fn a_full_server_refuses_and_nothing_is_half_done() {
     let batch = [Append {
         stream: "s".into(),
         record: record("2"),
+        once: None,
     }];
     let answers = bench.store.append(&batch).await.unwrap();
     let error = answers[0].as_ref().unwrap_err();
@@ -272,6 +277,7 @@ fn settling_steps() -> Vec<(Step, &'static str)> {
     let filed = Step::DeadLetter {
         stream: "dead".into(),
         record: record("1, filed"),
+        original: None,
     };
     let later = Some(now() + LONG);
     vec![
@@ -286,6 +292,7 @@ fn settlement(id: EntryId, step: Step) -> Settlement {
         stream: "s".into(),
         id,
         step,
+        receipt: None,
     }
 }
 
@@ -374,13 +381,19 @@ async fn a_key_that_is_no_stream_is_refused_and_left_alone() {
     let batch = ["other", "s"].map(|stream| Append {
         stream: stream.into(),
         record: record("1"),
+        once: None,
     });
     let mut answers = store.append(&batch).await.unwrap();
-    let letter = answers.pop().expect("one for each").expect("it is written");
+    let letter = answers
+        .pop()
+        .expect("one for each")
+        .expect("it is written")
+        .id;
     let (one, fields) = ([EntryId::MAX], record("back").into_fields());
     let retry = Settlement {
         stream: other.clone(),
         id: EntryId::MAX,
+        receipt: None,
         step: Step::Retry {
             record: record("again"),
             at: None,

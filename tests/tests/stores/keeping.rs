@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use oona::store::{NonceClaim, Settlement, Step, StreamName};
+use oona::store::{Dropped, NonceClaim, RemovedGroup, Settlement, Step, StreamName};
+use oona_core::Timestamp;
 use oona_core::entry::EntryId;
 use oona_core::policy::NonceSeen;
 
-use super::{AT_ONCE, Bench, LONG, eventually, record, texts};
+use super::{AT_ONCE, Bench, LONG, eventually, now, record, texts};
 
 pub(super) async fn depth_is_what_the_slowest_group_has_to_do(bench: &Bench) {
     assert_eq!(
@@ -130,6 +131,7 @@ pub(super) async fn a_long_stream_is_trimmed_at_once(bench: &Bench) {
         stream: stream.clone(),
         id: entry.id,
         step: Step::Ack,
+        receipt: None,
     };
     let settlements: Vec<_> = read.iter().map(settlement).collect();
     let settled = bench.store.settle("g", &settlements).await.unwrap();
@@ -173,20 +175,47 @@ pub(super) async fn a_dead_letter_is_redriven_once(bench: &Bench) {
     assert_eq!(read[0].fields, fields, "fields that nobody knows are kept");
 }
 
-pub(super) async fn what_is_kept_stays_as_it_was_kept_first(bench: &Bench) {
+pub(super) async fn what_is_kept_is_what_was_kept_last(bench: &Bench) {
     let first = Bytes::from_static(b"\0asm\xff\r\n");
     assert_eq!(bench.store.kept("one").await.unwrap(), None);
-    bench.store.keep("one", &first).await.unwrap();
-    bench
-        .store
-        .keep("one", &Bytes::from_static(b"late"))
-        .await
-        .unwrap();
+    let wrong = Bytes::from_static(b"wrong");
+    bench.store.keep("one", &wrong).await.unwrap();
+    bench.store.keep("one", &first.clone()).await.unwrap();
     let large = Bytes::from(vec![7; 4 << 20]);
     bench.store.keep("two", &large).await.unwrap();
     let replica = bench.replica();
     assert_eq!(replica.kept("one").await.unwrap(), Some(first));
     assert_eq!(replica.kept("two").await.unwrap(), Some(large));
+}
+
+pub(super) async fn an_entry_is_appended_after_the_one_that_is_meant(bench: &Bench) {
+    let stream = StreamName::from("list");
+    let id = |ms| EntryId { ms, seq: 0 };
+    let append = |last, id, text: &'static str| {
+        let (store, stream) = (bench.replica(), stream.clone());
+        async move {
+            let record = record(text);
+            store.append_after(&stream, last, id, &record).await
+        }
+    };
+    let one = append(None, Some(id(1)), "one").await.unwrap();
+    assert_eq!(one, Some(id(1)), "under the id that was given");
+    assert_eq!(append(None, None, "late").await.unwrap(), None);
+    assert_eq!(append(Some(id(2)), None, "wrong").await.unwrap(), None);
+    let two = append(one, None, "two").await.unwrap();
+    assert!(two > one);
+    // Of many at once, one comes to the place.
+    let third = || append(two, None, "three");
+    let all = tokio::join!(third(), third(), third(), third());
+    let all = [all.0, all.1, all.2, all.3];
+    let written = all.iter().filter(|answer| matches!(answer, Ok(Some(_))));
+    assert_eq!(written.count(), 1, "{all:?}");
+    let held = bench.store.range(&stream, None, 9).await.unwrap();
+    assert_eq!(texts(&held), ["one", "two", "three"]);
+    // A stream that was emptied takes ids that it had before.
+    let ids: Vec<_> = held.iter().map(|entry| entry.id).collect();
+    bench.store.remove(&stream, &ids).await.unwrap();
+    assert_eq!(append(None, Some(id(1)), "one").await.unwrap(), Some(id(1)));
 }
 
 pub(super) async fn a_nonce_belongs_to_the_entry_that_bore_it_first(bench: &Bench) {
@@ -238,4 +267,152 @@ pub(super) async fn a_nonce_is_forgotten_when_its_time_is_over(bench: &Bench) {
     .await;
     let other = bench.store.remember("g", &[claim(1, 50)]).await.unwrap();
     assert_eq!(other, [NonceSeen::OtherEntry]);
+}
+
+pub(super) async fn entries_are_removed_whatever_became_of_them(bench: &Bench) {
+    let dead = StreamName::from("dead");
+    assert_eq!(bench.store.last(&dead).await.unwrap(), None);
+    assert_eq!(bench.store.remove(&dead, &[EntryId::MIN]).await.unwrap(), 0);
+    let ids = bench.append("dead", &["1", "2", "3"]).await;
+    assert_eq!(bench.store.last(&dead).await.unwrap(), Some(ids[2]));
+    let some = [ids[0], ids[2], EntryId::MIN];
+    assert_eq!(bench.store.remove(&dead, &some).await.unwrap(), 2);
+    assert_eq!(bench.store.remove(&dead, &some).await.unwrap(), 0);
+    assert_eq!(bench.payloads("dead").await, ["2"]);
+    assert_eq!(bench.store.last(&dead).await.unwrap(), Some(ids[1]));
+}
+
+pub(super) async fn what_is_too_old_or_too_much_expires(bench: &Bench) {
+    let dead = StreamName::from("dead");
+    let ever = Timestamp::EPOCH;
+    let expire = |before, length_max| bench.store.expire(&dead, before, length_max);
+    assert_eq!(expire(ever, 0).await.unwrap(), 0, "there is no such stream");
+    bench.append("dead", &["1", "2", "3", "4"]).await;
+    assert_eq!(expire(ever, 4).await.unwrap(), 0);
+    assert_eq!(expire(ever, 3).await.unwrap(), 1, "the oldest");
+    assert_eq!(bench.payloads("dead").await, ["2", "3", "4"]);
+    let first = bench.store.range(&dead, None, 1).await.unwrap()[0].id.ms;
+    assert_eq!(expire(Timestamp::from_millis(first), 9).await.unwrap(), 0);
+    let later = now() + LONG;
+    assert_eq!(expire(later, 9).await.unwrap(), 3);
+    assert!(bench.payloads("dead").await.is_empty());
+}
+
+pub(super) async fn the_oldest_are_dropped_and_what_was_unfinished_is_counted(bench: &Bench) {
+    let stream = StreamName::from("s");
+    let drop_oldest = async |length_max| {
+        let Dropped {
+            finished,
+            unfinished,
+        } = bench.store.drop_oldest(&stream, length_max).await.unwrap();
+        (finished, unfinished)
+    };
+    assert_eq!(drop_oldest(0).await, (0, 0), "there is no such stream");
+    let ids = bench.append("s", &["1", "2", "3", "4", "5", "6"]).await;
+    assert_eq!(
+        drop_oldest(6).await,
+        (0, 0),
+        "it is no longer than it may be"
+    );
+    bench.group("s", "g").await;
+    bench.group("s", "h").await;
+    bench.read("s", "g", "a", 3).await;
+    bench.read("s", "h", "a", 2).await;
+    for (group, id) in [("g", ids[0]), ("h", ids[0]), ("g", ids[1]), ("h", ids[1])] {
+        bench.settle("s", group, id, Step::Ack).await;
+    }
+    // Two are finished by both; `g` has the third in hand, and `h` has not read it.
+    assert_eq!(drop_oldest(4).await, (2, 0));
+    assert_eq!(drop_oldest(3).await, (0, 1));
+    assert_eq!(bench.payloads("s").await, ["4", "5", "6"]);
+    assert!(
+        !bench.settle("s", "g", ids[2], Step::Ack).await,
+        "whoever had it in hand has it no longer"
+    );
+    assert_eq!(bench.claim("s", "g", AT_ONCE).await, []);
+    let depth = bench.depth("s").await;
+    assert_eq!((depth.length, depth.unfinished), (3, 3));
+    assert_eq!(texts(&bench.read("s", "h", "a", 9).await), ["4", "5", "6"]);
+    assert_eq!(drop_oldest(0).await, (0, 3));
+    bench.append("t", &["1", "2"]).await;
+    let nobody_reads = bench.store.drop_oldest(&"t".into(), 1).await.unwrap();
+    assert_eq!(nobody_reads.unfinished, 1, "nobody has finished it");
+}
+
+pub(super) async fn each_is_dropped_once_whoever_asks(bench: &Bench) {
+    let stream = StreamName::from("s");
+    bench.group("s", "g").await;
+    bench.append("s", &["payload"; 1_000]).await;
+    let replica = bench.replica();
+    let (one, other) = tokio::join!(
+        bench.store.drop_oldest(&stream, 100),
+        replica.drop_oldest(&stream, 100)
+    );
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(one.unfinished + other.unfinished, 900);
+    assert_eq!(one.finished + other.finished, 0);
+    assert_eq!(bench.depth("s").await.length, 100);
+}
+
+pub(super) async fn idle_consumers_go_unless_they_hold_something(bench: &Bench) {
+    let stream = StreamName::from("s");
+    let remove = |idle| bench.store.remove_idle_consumers(&stream, idle);
+    assert_eq!(remove(AT_ONCE).await.unwrap(), 0, "there is no such stream");
+    bench.group("s", "g").await;
+    bench.append("s", &["1", "2", "3"]).await;
+    let held = bench.read("s", "g", "holds", 1).await.remove(0).id;
+    bench.read("s", "g", "reads", 1).await;
+    let done = bench.read("s", "g", "done", 1).await.remove(0).id;
+    assert!(bench.settle("s", "g", done, Step::Ack).await);
+    assert_eq!(remove(LONG).await.unwrap(), 0, "nobody is idle for so long");
+    assert_eq!(
+        remove(AT_ONCE).await.unwrap(),
+        1,
+        "only `done` holds nothing"
+    );
+    assert_eq!(bench.depth("s").await.groups[0].pending, 2);
+    assert!(bench.settle("s", "g", held, Step::Ack).await);
+    assert_eq!(remove(AT_ONCE).await.unwrap(), 1);
+    assert_eq!(bench.depth("s").await.groups[0].pending, 1);
+    // A name that is gone comes back with its next read.
+    bench.append("s", &["4"]).await;
+    assert_eq!(bench.read("s", "g", "holds", 1).await.len(), 1);
+}
+
+pub(super) async fn an_idle_group_goes_and_tells_what_it_had_to_do(bench: &Bench) {
+    let stream = StreamName::from("s");
+    let remove = |idle| bench.store.remove_idle_groups(&stream, idle);
+    assert_eq!(
+        remove(AT_ONCE).await.unwrap(),
+        [],
+        "there is no such stream"
+    );
+    bench.append("s", &["1", "2", "3"]).await;
+    bench.group("s", "g").await;
+    bench.group("s", "deserted").await;
+    bench.group("s", "quiet").await;
+    for entry in bench.read("s", "quiet", "a", 9).await {
+        bench.settle("s", "quiet", entry.id, Step::Ack).await;
+    }
+    let id = bench.read("s", "g", "a", 2).await[0].id;
+    bench.settle("s", "g", id, Step::Ack).await;
+    assert_eq!(remove(LONG).await.unwrap(), []);
+    assert_eq!(bench.depth("s").await.groups.len(), 3);
+    let replica = bench.replica();
+    let (one, other) = tokio::join!(
+        remove(AT_ONCE),
+        replica.remove_idle_groups(&stream, AT_ONCE)
+    );
+    let mut gone = [one.unwrap(), other.unwrap()].concat();
+    gone.sort_by(|one, other| one.name.cmp(&other.name));
+    let removed = |name: &str, unfinished| RemovedGroup {
+        name: name.to_owned(),
+        unfinished,
+    };
+    // One in hand, one not read; and all three.
+    assert_eq!(gone, [removed("deserted", 3), removed("g", 2)]);
+    let left = bench.depth("s").await.groups;
+    let left: Vec<_> = left.iter().map(|group| &*group.name).collect();
+    assert_eq!(left, ["quiet"], "it has nothing to finish");
+    assert_eq!(bench.payloads("s").await.len(), 3, "the messages stay");
 }

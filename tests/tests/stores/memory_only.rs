@@ -98,6 +98,7 @@ async fn a_full_store_refuses_and_nothing_is_half_done() {
             payload: bytes::Bytes::new(),
             signature: None,
         },
+        once: None,
     };
     const BATCH: usize = 10_000;
     let batch = vec![empty; BATCH];
@@ -119,6 +120,7 @@ async fn a_full_store_refuses_and_nothing_is_half_done() {
         Step::DeadLetter {
             stream: "dead".into(),
             record: record("filed"),
+            original: None,
         },
     ];
     for step in &steps {
@@ -146,6 +148,7 @@ async fn settles(store: &dyn Store, id: EntryId, step: &Step) -> bool {
         stream: "s".into(),
         id,
         step: step.clone(),
+        receipt: None,
     };
     match store.settle("g", &[settlement]).await {
         Ok(settled) => settled[0],

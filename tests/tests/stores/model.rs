@@ -66,6 +66,12 @@ enum Act {
         stream: usize,
         length: u64,
     },
+    /// The oldest entry, if it is a dead letter.
+    Remove,
+    /// Of the dead letters.
+    Expire {
+        length: u64,
+    },
     /// Of the oldest dead letter, or of the oldest entry of another stream.
     Redrive {
         from: Option<usize>,
@@ -92,6 +98,8 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(group, nth, step, at_ms)| Act::Settle { group, nth, step, at_ms }),
         1 => (stream.clone(), at_ms).prop_map(|(stream, now_ms)| Act::Promote { stream, now_ms }),
         1 => (stream.clone(), 0..6_u64).prop_map(|(stream, length)| Act::Trim { stream, length }),
+        1 => Just(Act::Remove),
+        1 => (0..6_u64).prop_map(|length| Act::Expire { length }),
         1 => (proptest::option::of(stream.clone()), stream)
             .prop_map(|(from, stream)| Act::Redrive { from, stream }),
         1 => (group, 0..4_u64, 0..2_u64)
@@ -203,6 +211,19 @@ impl<'a> History<'a> {
                 let trimmed = bench.store.trim(&STREAMS[*stream].into(), *length).await;
                 format!("{}", trimmed.expect("it is done"))
             }
+            Act::Remove => {
+                let dead = StreamName::from("dead");
+                let letters = bench.store.range(&dead, None, 1).await.expect("it is read");
+                let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+                let removed = bench.store.remove(&dead, &ids).await;
+                format!("{}", removed.expect("it is done"))
+            }
+            Act::Expire { length } => {
+                let (dead, ever) = (StreamName::from("dead"), Timestamp::EPOCH);
+                let expired = bench.store.expire(&dead, ever, *length).await;
+                let last = bench.store.last(&dead).await.expect("it is read");
+                format!("{} {}", expired.expect("it is done"), last.is_some())
+            }
             Act::Redrive { from, stream } => {
                 let from = from.map_or("dead", |from| STREAMS[from]);
                 self.taken_from.insert(from);
@@ -248,6 +269,7 @@ fn step_of(number: usize, payload: &str, at_ms: u64) -> Step {
         _ => Step::DeadLetter {
             stream: "dead".into(),
             record,
+            original: None,
         },
     }
 }

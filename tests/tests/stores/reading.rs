@@ -17,6 +17,7 @@ pub(super) async fn appended_entries_have_ascending_ids_and_keep_their_bytes(ben
             payload: payload.into(),
             signature: signature.map(Bytes::from),
         },
+        once: None,
     };
     let batch = [
         append(odd.clone(), Some("signed")),
@@ -24,7 +25,7 @@ pub(super) async fn appended_entries_have_ascending_ids_and_keep_their_bytes(ben
         append(vec![0; 300_000], Some("")),
     ];
     let ids = bench.store.append(&batch).await.unwrap();
-    let ids: Vec<EntryId> = ids.into_iter().map(Result::unwrap).collect();
+    let ids: Vec<EntryId> = ids.into_iter().map(|written| written.unwrap().id).collect();
     let later = bench.append("s", &["later"]).await;
     assert!(ids.is_sorted() && ids[2] < later[0], "{ids:?} {later:?}");
 
@@ -196,7 +197,11 @@ async fn write(bench: &Bench, way: &str, id: EntryId, from: EntryId) {
             assert_eq!(bench.store.promote(&stream, due, 9).await.unwrap(), 1);
         }
         "dead letter" => {
-            let step = Step::DeadLetter { stream, record };
+            let step = Step::DeadLetter {
+                stream,
+                record,
+                original: None,
+            };
             assert!(bench.settle("from", "g", from, step).await);
         }
         "redrive" => drop(bench.redrive("from", from, way).await.unwrap().unwrap()),

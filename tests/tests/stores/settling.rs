@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use oona::store::{Settlement, Step, StreamName};
+use oona::store::{Receipted, Settlement, Step, StreamName};
+use oona_core::broadcast::{Receipt, ReceiptOutcome, Sight, Standing};
 use oona_core::entry::{EntryId, Record};
 use tokio::task::JoinSet;
 
@@ -36,6 +37,7 @@ pub(super) async fn an_entry_settled_by_many_at_once_is_settled_once(bench: &Ben
     let settlement = |(number, id)| Settlement {
         stream: "s".into(),
         id,
+        receipt: None,
         step: match number % 3 {
             0 => Step::Retry {
                 record: record("again"),
@@ -48,6 +50,7 @@ pub(super) async fn an_entry_settled_by_many_at_once_is_settled_once(bench: &Ben
             _ => Step::DeadLetter {
                 stream: "dead".into(),
                 record: record("filed"),
+                original: None,
             },
         },
     };
@@ -82,6 +85,7 @@ pub(super) async fn each_group_settles_for_itself(bench: &Bench) {
             stream: stream.into(),
             id,
             step: Step::Ack,
+            receipt: None,
         });
     }
     let store = &bench.store;
@@ -106,6 +110,7 @@ pub(super) async fn a_retry_is_written_as_it_is_settled(bench: &Bench) {
         stream: "s".into(),
         id: read[index].id,
         step,
+        receipt: None,
     };
     let retry = Step::Retry {
         record: record("1, second try"),
@@ -131,10 +136,13 @@ pub(super) async fn a_dead_letter_is_written_as_it_is_settled(bench: &Bench) {
     let filed = || Step::DeadLetter {
         stream: "dead".into(),
         record: record("poison, filed"),
+        original: Some(Bytes::from_static(b"\xffas it was")),
     };
     assert!(bench.settle("s", "g", id, filed()).await);
     assert!(!bench.settle("s", "g", id, filed()).await);
     assert_eq!(bench.payloads("dead").await, ["poison, filed"]);
+    let letters = bench.store.range(&"dead".into(), None, 9).await.unwrap();
+    assert_eq!(letters[0].original().unwrap(), &b"\xffas it was"[..]);
     assert_eq!(bench.depth("s").await.unfinished, 0);
 }
 
@@ -151,6 +159,7 @@ pub(super) async fn what_is_written_keeps_its_bytes(bench: &Bench) {
         let file = Step::DeadLetter {
             stream: "out".into(),
             record: record.clone(),
+            original: None,
         };
         for step in [retry(None), retry(Some(now())), file] {
             bench.group("out", "g").await;
@@ -244,5 +253,127 @@ pub(super) async fn due_retries_are_promoted_once_whoever_asks(bench: &Bench) {
         texts(&bench.read("s", "g", "a", 99).await),
         payloads,
         "in the order of their time"
+    );
+}
+
+/// Settles an entry, with a receipt under the name `r`.
+async fn settle_with_receipt(
+    bench: &Bench,
+    group: &str,
+    id: EntryId,
+    step: Step,
+    outcome: ReceiptOutcome,
+) -> bool {
+    let settlement = Settlement {
+        stream: "s".into(),
+        id,
+        step,
+        receipt: Some(Receipted {
+            name: "r".to_owned(),
+            outcome,
+        }),
+    };
+    let plain = Settlement {
+        id: EntryId::MAX,
+        step: Step::Ack,
+        receipt: None,
+        ..settlement.clone()
+    };
+    // Between others, since each may make another number of replies.
+    let three = [plain.clone(), settlement, plain];
+    let settled = bench.store.settle(group, &three).await.unwrap();
+    assert_eq!((settled.len(), settled[0], settled[2]), (3, false, false));
+    settled[1]
+}
+
+pub(super) async fn a_receipt_is_written_with_its_settlement(bench: &Bench) {
+    bench.group("s", "g").await;
+    bench.group("s", "h").await;
+    let id = bench.append("s", &["1"]).await[0];
+    let groups = ["g".to_owned(), "h".to_owned()];
+    let receipts = async || {
+        let sights = bench.replica();
+        let sights = sights.sights(&"s".into(), id, "r", &groups).await.unwrap();
+        let outcome = |sight: &Sight| sight.receipt.map(|receipt| receipt.outcome);
+        sights.iter().map(outcome).collect::<Vec<_>>()
+    };
+    use ReceiptOutcome::{Acked, DeadLettered, Retrying};
+    let ack =
+        async |group, outcome| settle_with_receipt(bench, group, id, Step::Ack, outcome).await;
+    assert!(!ack("g", Acked).await, "nobody has read it");
+    assert!(!ack("none", Acked).await);
+    assert_eq!(
+        receipts().await,
+        [None, None],
+        "what is not settled leaves none"
+    );
+    bench.read("s", "g", "a", 1).await;
+    bench.read("s", "h", "a", 1).await;
+    let retry = Step::Retry {
+        record: record("again"),
+        at: None,
+    };
+    assert!(settle_with_receipt(bench, "g", id, retry, Retrying).await);
+    let letter = Step::DeadLetter {
+        stream: "dead".into(),
+        record: record("letter"),
+        original: None,
+    };
+    assert!(settle_with_receipt(bench, "h", id, letter, DeadLettered).await);
+    assert!(!ack("h", Acked).await, "it is settled once");
+    assert_eq!(receipts().await, [Some(Retrying), Some(DeadLettered)]);
+    assert_eq!(bench.payloads("s").await, ["1", "again"]);
+    assert_eq!(bench.payloads("dead").await, ["letter"]);
+    // The retry is settled under the same name: the last word counts.
+    let again = bench.read("s", "g", "a", 1).await[0].id;
+    assert!(settle_with_receipt(bench, "g", again, Step::Ack, Acked).await);
+    assert_eq!(receipts().await, [Some(Acked), Some(DeadLettered)]);
+    let sight = bench
+        .store
+        .sights(&"s".into(), id, "r", &groups)
+        .await
+        .unwrap()[0];
+    let Some(Receipt { at, .. }) = sight.receipt else {
+        panic!("{sight:?}")
+    };
+    assert!(at.as_millis() >= id.ms, "by the clock that dates entries");
+}
+
+pub(super) async fn sights_tell_where_each_group_stands(bench: &Bench) {
+    for group in ["pending", "passed", "unread"] {
+        bench.group("s", group).await;
+    }
+    let ids = bench.append("s", &["1", "2", "3"]).await;
+    bench.read("s", "pending", "a", 2).await;
+    bench.read("s", "passed", "a", 2).await;
+    bench.settle("s", "passed", ids[1], Step::Ack).await;
+    bench.read("s", "unread", "a", 1).await;
+    let groups = ["none", "unread", "pending", "passed"].map(str::to_owned);
+    let standings = async |stream: &str, id| {
+        let sights = bench.store.sights(&stream.into(), id, "r", &groups).await;
+        let sights = sights.unwrap();
+        assert!(sights.iter().all(|sight| sight.receipt.is_none()));
+        sights
+            .iter()
+            .map(|sight| sight.standing)
+            .collect::<Vec<_>>()
+    };
+    use Standing::{NoGroup, Passed, Pending, Unread};
+    assert_eq!(
+        standings("s", ids[1]).await,
+        [NoGroup, Unread, Pending, Passed]
+    );
+    assert_eq!(
+        standings("s", ids[2]).await,
+        [NoGroup, Unread, Unread, Unread]
+    );
+    assert_eq!(standings("none", ids[1]).await, [NoGroup; 4]);
+    assert_eq!(
+        bench
+            .store
+            .sights(&"s".into(), ids[0], "r", &[])
+            .await
+            .unwrap(),
+        []
     );
 }
