@@ -79,7 +79,7 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let shared = Arc::clone(&of_all);
-                thread::spawn(move || drop(connect(client, server, &shared)));
+                thread::spawn(move || drop(connect(&client, server, &shared)));
             }
         });
         Self { address, shared }
@@ -123,7 +123,7 @@ impl Proxy {
     }
 }
 
-fn connect(client: TcpStream, server: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
+fn connect(client: &TcpStream, server: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
     let server = match TcpStream::connect(server) {
         Ok(server) => server,
         Err(error) => {
@@ -134,8 +134,8 @@ fn connect(client: TcpStream, server: SocketAddr, shared: &Arc<Shared>) -> io::R
     let (from, to) = (server.try_clone()?, client.try_clone()?);
     let of_answers = Arc::clone(shared);
     thread::spawn(move || drop(answers(from, to, &of_answers)));
-    let done = commands(&client, &server, shared);
-    for end in [&client, &server] {
+    let done = commands(client, &server, shared);
+    for end in [client, &server] {
         drop(end.shutdown(Shutdown::Both));
     }
     done

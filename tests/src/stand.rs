@@ -52,9 +52,16 @@ impl Stand {
     }
 
     /// The same, as an argument.
+    ///
+    /// # Panics
+    ///
+    /// If the temporary directory of this machine has no name in UTF-8.
     #[must_use]
     pub fn at(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
+        self.path(name)
+            .to_str()
+            .expect("a path in UTF-8")
+            .to_owned()
     }
 
     /// A copy of a component, so that it can be signed.

@@ -1,7 +1,5 @@
 //! Another configuration for the policy that a host was started with: an activation like any other.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::fs;
 
 use oona_tests::binary::{Host, text, wait_until};
@@ -53,6 +51,15 @@ fn a_built_in_policy_gets_another_configuration_on_every_host() {
     let said = refused(&one, &of("activate", &wrong).each_ref().map(|word| &**word));
     assert!(
         said.contains("conservative_faktor") && said.contains("config     failed"),
+        "{said}"
+    );
+
+    // Emergencies would be turned away before what is less urgent.
+    let last = "admission = { emergency = 0.0, critical = 0.0, high = 0.0, normal = 0.0, low = 0.0 }\ndrop_threshold = 0.0";
+    let last = file("last.toml", last);
+    let said = refused(&one, &of("activate", &last).each_ref().map(|word| &**word));
+    assert!(
+        said.contains("it breaks `emergencies-come-first`") && said.contains("laws       failed"),
         "{said}"
     );
 

@@ -65,7 +65,7 @@ impl Peer {
 
     /// Has it do something; answers what it says.
     #[track_caller]
-    fn told(&self, command: Value) -> Value {
+    fn told(&self, command: &Value) -> Value {
         let (input, output) = &mut *self.pipes.borrow_mut();
         writeln!(input, "{command}").unwrap();
         let mut line = String::new();
@@ -76,18 +76,18 @@ impl Peer {
     }
 
     fn join(&self, stream: &str, group: &str) {
-        self.told(json!({"do": "join", "stream": stream, "group": group}));
+        self.told(&json!({"do": "join", "stream": stream, "group": group}));
     }
 
     #[track_caller]
     fn read(&self, stream: &str, group: &str) -> Value {
-        self.told(json!({"do": "read", "stream": stream, "group": group}))
+        self.told(&json!({"do": "read", "stream": stream, "group": group}))
     }
 
     /// Publishes; answers the bytes of the payload.
     fn publish(&self, mut what: Value) -> Vec<u8> {
         what["do"] = "publish".into();
-        unhex(&self.told(what)["payload"])
+        unhex(&self.told(&what)["payload"])
     }
 }
 
@@ -310,7 +310,7 @@ async fn what_oona_publishes_a_peer_verifies_and_reads() {
         bus.peer.join(&stream, "peers");
         let read =
             json!({"do": "read", "stream": stream, "group": "peers", "payload_as": payload_as});
-        let read = bus.peer.told(read);
+        let read = bus.peer.told(&read);
         assert_eq!(read["verified"], true, "{read}");
         assert_eq!(read["fields"], json!(["payload", "signature"]));
         assert_eq!(read["type"], message_type);
@@ -479,7 +479,7 @@ async fn a_kernel_that_oona_asks_for_is_answered_by_a_peer() {
         assert_eq!(publish(&mut client, request).await, "oona.kernels.requests");
         let seen = bus
             .peer
-            .told(json!({"do": "prefetch", "group": "prefetchers"}));
+            .told(&json!({"do": "prefetch", "group": "prefetchers"}));
         assert_eq!(seen["verified"], true);
         assert_eq!(seen["message"]["training_run_id"], "run");
     }
@@ -595,7 +595,7 @@ async fn attempts_that_one_has_counted_the_other_counts_on() {
     // The peer fails, and writes it anew its way: Oona goes on from there, and sees no replay in it.
     let retried = bus
         .peer
-        .told(json!({"do": "retry", "stream": stream, "group": "workers", "id": read["id"]}));
+        .told(&json!({"do": "retry", "stream": stream, "group": "workers", "id": read["id"]}));
     assert_eq!(retried["attempt"], 2);
     let credit = Credit {
         messages: 16,
@@ -642,7 +642,7 @@ async fn what_a_peer_signs_badly_is_quarantined_and_another_peer_can_read_why() 
     let mut subscriber = bus.subscriber("workers").await;
     bus.peer.join("oona.deadletter", "readers");
     for (sign, told) in [("another", "no key"), ("none", "not signed")] {
-        let entry = bus.peer.told(json!({
+        let entry = bus.peer.told(&json!({
             "do": "publish", "stream": "oona.normal", "type": SYSTEM_STATE, "payload": "00ff", "sign": sign,
             "fields": {"who": "somebody"},
         }));
@@ -663,7 +663,7 @@ async fn what_a_peer_signs_badly_is_quarantined_and_another_peer_can_read_why() 
         assert!(detail.contains(told), "{detail}");
         // All that it carried is in it.
         let stored = json!({"do": "entry", "stream": "oona.normal", "id": entry["id"]});
-        let stored = bus.peer.told(stored);
+        let stored = bus.peer.told(&stored);
         let kept = letter["payload"].as_str().unwrap();
         for field in stored.as_object().unwrap().values() {
             assert!(kept.contains(field.as_str().unwrap()), "{field} in {kept}");

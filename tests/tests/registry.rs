@@ -1,7 +1,5 @@
 //! The registry as people use it: real hosts, a real Redis, the real command line.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::fs;
 
 use oona_tests::binary::{self, text, wait_until};

@@ -1,8 +1,6 @@
 //! What may go wrong on the way of a policy to all hosts, and how that is seen: bytes that are lost,
 //! hosts that cannot follow, components that do not start, gates that were forced.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::fs;
 use std::process::Stdio;
 

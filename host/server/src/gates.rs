@@ -17,9 +17,9 @@ use oona_wasm::Artifact;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::cases::{self, Cases};
+use crate::cases::{self, Case, Cases};
 use crate::chain::chain;
-use crate::laws::{self, LawOptions};
+use crate::laws::{self, LawOptions, LawReport};
 use crate::policies::{ActivateError, Policies};
 use crate::replay::{self, Replayed};
 use crate::signature::{SignatureFile, TrustedKeys, hex};
@@ -316,10 +316,10 @@ pub fn pass_own(policies: &Policies, kind: Kind, config: &str, forced: &[Gate]) 
             policies.check_own_config(kind, config)?;
             Ok(((), "it takes it, and answers".to_owned()))
         });
-        course.skip(
-            Gate::Laws,
-            "the built-in policy is held to them when it is built",
-        );
+        course.run(Gate::Laws, || {
+            let options = law_options(Vec::new());
+            judge(policies.check_own_laws(kind, config, &options)?)
+        });
         course.skip(Gate::Cases, "none travel with the built-in policy");
         course.run(Gate::Trial, || {
             let records = policies.decisions().last(kind, TRIAL_DECISIONS);
@@ -433,19 +433,24 @@ impl Course<'_> {
 /// Tries the laws of its kind and its own, on fewer inputs than its author should have.
 fn laws(policies: &Policies, artifact: &Artifact, config: &str) -> Found<()> {
     let own = Cases::of(artifact).ok().flatten();
-    let options = LawOptions {
-        runs: LAW_RUNS,
-        own: own.map_or_else(Vec::new, |cases| cases.laws),
-        ..LawOptions::default()
-    };
+    let options = law_options(own.map_or_else(Vec::new, |cases| cases.laws));
     let report = laws::check(artifact, config, policies.names(), &options);
-    let report = report.map_err(|error| Refusal::Policy(error.into()))?;
+    judge(report.map_err(ActivateError::from)?)
+}
+
+fn law_options(own: Vec<Case>) -> LawOptions {
+    LawOptions {
+        runs: LAW_RUNS,
+        own,
+        ..LawOptions::default()
+    }
+}
+
+/// Whether a candidate may go on after its laws were tried.
+fn judge(report: LawReport) -> Found<()> {
     let count = report.laws.len();
-    match report
-        .laws
-        .into_iter()
-        .find_map(|law| Some((law.broken?, law.name, law.says)))
-    {
+    let mut laws = report.laws.into_iter();
+    match laws.find_map(|law| Some((law.broken?, law.name, law.says))) {
         Some((broken, name, says)) => Err(Refusal::Gate {
             gate: Gate::Laws,
             detail: format!("it breaks `{name}` ({says}): {}", broken.what),

@@ -22,8 +22,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::generate::{Sample, Vocabulary, sample};
-use self::rules::{BACKPRESSURE, DEAD_LETTER, FRESHNESS, ROUTING, Rule};
+pub(crate) use self::rules::Lawful;
+use self::rules::Rule;
 use crate::cases::{self, Case};
+use crate::native;
 use crate::record::{Decision, Message, Recorded, State, Texts};
 
 /// How many messages a batch has that must be decided in time.
@@ -150,15 +152,36 @@ pub fn check(
     options: &LawOptions,
 ) -> Result<LawReport, StartError> {
     match artifact.kind() {
-        Kind::Routing => all::<policy::Routing>(artifact, config, names, options, &ROUTING),
-        Kind::Backpressure => {
-            all::<policy::Backpressure>(artifact, config, names, options, &BACKPRESSURE)
-        }
-        Kind::Freshness => all::<policy::Freshness>(artifact, config, names, options, &FRESHNESS),
-        Kind::DeadLetter => {
-            all::<policy::DeadLetter>(artifact, config, names, options, &DEAD_LETTER)
-        }
+        Kind::Routing => of_artifact::<policy::Routing>(artifact, config, names, options),
+        Kind::Backpressure => of_artifact::<policy::Backpressure>(artifact, config, names, options),
+        Kind::Freshness => of_artifact::<policy::Freshness>(artifact, config, names, options),
+        Kind::DeadLetter => of_artifact::<policy::DeadLetter>(artifact, config, names, options),
     }
+}
+
+fn of_artifact<K: Lawful>(
+    artifact: &Artifact,
+    config: &str,
+    names: &Names,
+    options: &LawOptions,
+) -> Result<LawReport, StartError> {
+    let version = Version::<K>::new(artifact, config, names.clone())?;
+    let words = Vocabulary::of_policy(artifact, config, names);
+    all(&version, &words, names, options)
+}
+
+/// As [`check`], of what this host was started with, as it is configured.
+///
+/// # Errors
+///
+/// As [`check`].
+pub(crate) fn of_native<K: Lawful>(
+    version: &Arc<Version<K>>,
+    names: &Names,
+    options: &LawOptions,
+) -> Result<LawReport, StartError> {
+    let words = Vocabulary::of(native::config_schema(K::KIND), version.config(), names);
+    all(version, &words, names, options)
 }
 
 /// What a policy decides on generated inputs, and why: each verdict with each reason that occurs.
@@ -422,17 +445,14 @@ impl<K: Recorded> Asked<K> {
     }
 }
 
-fn all<K: Recorded>(
-    artifact: &Artifact,
-    config: &str,
+fn all<K: Lawful>(
+    version: &Arc<Version<K>>,
+    words: &Vocabulary,
     names: &Names,
     options: &LawOptions,
-    rules: &[Rule<K>],
 ) -> Result<LawReport, StartError> {
-    let version = Version::<K>::new(artifact, config, names.clone())?;
     let fresh = || Ok(Box::new(version.on_trial()?) as Decider<K>);
-    let words = Vocabulary::of_policy(artifact, config, names);
-    try_all(&fresh, &words, names, options, rules)
+    try_all(&fresh, words, names, options, K::rules())
 }
 
 fn try_all<K: Recorded>(

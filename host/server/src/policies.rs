@@ -9,6 +9,7 @@ mod builtin;
 mod candidate;
 mod error;
 mod mixes;
+mod options;
 mod schema;
 mod seat;
 
@@ -18,7 +19,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use oona_core::Timestamp;
-use oona_core::budget::BudgetConfig;
 use oona_core::policy::{self, Kind};
 use oona_core::stage::Stage;
 use oona_wasm::{Activation, Artifact, Engine, Names, SlotStatus, SymbolTable};
@@ -33,62 +33,18 @@ pub use self::builtin::check_native;
 pub use self::candidate::{Example, Failure, Pair, StageStatus};
 pub use self::error::ActivateError;
 use self::mixes::Reasons;
+pub use self::options::PolicyOptions;
 use self::schema::validate;
 pub use self::seat::FellBack;
 use self::seat::{Fallbacks, Seat, budgets, seat};
-use crate::bus::Streams;
 use crate::clock::Clock;
 use crate::decisions::{DecisionLog, Recorded};
 use crate::explain::Explained;
-use crate::metrics::Metrics;
+use crate::laws::{self, LawOptions, LawReport};
 use crate::native;
 use crate::record::{Message, RecordError, State};
 use crate::replay::{self, Replayed};
 use crate::signature::hex;
-
-/// What policies stand on.
-#[derive(Clone)]
-pub struct PolicyOptions {
-    /// The sandbox; without one, components cannot be activated.
-    pub engine: Option<Arc<Engine>>,
-    /// The streams that a decision may name.
-    pub streams: Streams,
-    /// The configuration of each kind, a JSON object; of the native builds too, as far as it is one
-    /// of theirs.
-    pub configs: [(Kind, Value); 4],
-    /// How many failures a version is forgiven.
-    pub budget: BudgetConfig,
-    /// One decision in so many is logged; none if zero.
-    pub log_every: u32,
-    /// Where decisions are recorded.
-    pub decisions: Arc<DecisionLog>,
-    /// Counts what is decided.
-    pub metrics: Arc<Metrics>,
-    /// Tells the time.
-    pub clock: Clock,
-}
-
-impl PolicyOptions {
-    /// Everything at its default: native builds alone.
-    #[must_use]
-    pub fn new(streams: Streams, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self {
-            engine: None,
-            streams,
-            configs: Kind::ALL.map(|kind| (kind, json!({}))),
-            budget: BudgetConfig::default(),
-            log_every: 1_000,
-            decisions: DecisionLog::in_memory(0),
-            metrics,
-            clock,
-        }
-    }
-
-    fn config(&self, kind: Kind) -> &Value {
-        let found = self.configs.iter().find(|(known, _)| *known == kind);
-        found.map_or(&Value::Null, |(_, config)| config)
-    }
-}
 
 /// The seat of a kind, whatever its type.
 macro_rules! with_seat {
@@ -452,6 +408,24 @@ impl Policies {
     pub fn check_own_config(&self, kind: Kind, config: &str) -> Result<(), ActivateError> {
         let config = serde_json::from_str(config)?;
         with_seat!(self.0, kind, seat => seat.builder.version(&config, self.names()).map(drop))
+    }
+
+    /// Tries the laws of its kind on the native build, so configured.
+    ///
+    /// # Errors
+    ///
+    /// If it does not take the configuration.
+    pub fn check_own_laws(
+        &self,
+        kind: Kind,
+        config: &str,
+        options: &LawOptions,
+    ) -> Result<LawReport, ActivateError> {
+        let config = serde_json::from_str(config)?;
+        with_seat!(self.0, kind, seat => {
+            let version = seat.builder.version(&config, self.names())?;
+            Ok(laws::of_native(&version, self.names(), options)?)
+        })
     }
 
     /// What the native build, so configured, would have decided on recorded decisions.

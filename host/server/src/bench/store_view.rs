@@ -29,7 +29,7 @@ impl StoreView {
         Ok(Self {
             store,
             streams: streams.destinations().cloned().collect(),
-            dead_letters: streams.dead_letter.clone(),
+            dead_letters: streams.dead_letter,
             read: None,
         })
     }

@@ -48,19 +48,9 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// Whatever the policy speaks of in its configuration, in the defaults of its schema and in the
-    /// cases that travel with it, and the streams of the bus.
+    /// As [`Vocabulary::of`], and of the cases that travel with the policy.
     pub(super) fn of_policy(artifact: &Artifact, config: &str, names: &Names) -> Self {
-        let mut found = Found::default();
-        found.look(&serde_json::from_str(config).unwrap_or_default());
-        let schema = serde_json::from_str(artifact.config_schema());
-        let schema: Value = schema.unwrap_or_default();
-        found.look_at_defaults(&schema);
-        let of_all = &serde_json::from_str::<Value>(config).unwrap_or_default()["window_ms"];
-        if of_all.is_null() {
-            let default = &schema["properties"]["window_ms"]["default"];
-            found.windows.extend(default.as_u64());
-        }
+        let mut found = Found::of(artifact.config_schema(), config);
         for case in Cases::of(artifact)
             .ok()
             .flatten()
@@ -76,12 +66,10 @@ impl Vocabulary {
         Self::from_found(found, names)
     }
 
-    /// Whatever the configuration speaks of, and the streams of the bus.
-    #[cfg(test)]
-    pub(super) fn of(config: &str, names: &Names) -> Self {
-        let mut found = Found::default();
-        found.look(&serde_json::from_str(config).unwrap_or_default());
-        Self::from_found(found, names)
+    /// Whatever a policy speaks of in its configuration and in the defaults of its schema, and the
+    /// streams of the bus.
+    pub(super) fn of(schema: &str, config: &str, names: &Names) -> Self {
+        Self::from_found(Found::of(schema, config), names)
     }
 
     fn from_found(found: Found, names: &Names) -> Self {
@@ -116,6 +104,19 @@ struct Found {
 }
 
 impl Found {
+    fn of(schema: &str, config: &str) -> Self {
+        let read = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
+        let (schema, config) = (read(schema), read(config));
+        let mut found = Self::default();
+        found.look(&config);
+        found.look_at_defaults(&schema);
+        if config["window_ms"].is_null() {
+            let default = &schema["properties"]["window_ms"]["default"];
+            found.windows.extend(default.as_u64());
+        }
+        found
+    }
+
     /// What a schema gives when nothing is set.
     fn look_at_defaults(&mut self, schema: &Value) {
         for (key, value) in schema.as_object().into_iter().flatten() {

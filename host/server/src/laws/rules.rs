@@ -6,14 +6,44 @@ use super::generate::Sample;
 use super::{ATTEMPTS_MAX, DELAY_MS_MAX, Desk, EMERGENCY_SIGNAL, Verdict};
 use crate::record::{Decision, Message, MessageType, Recorded, State};
 
+/// A kind that has laws of its own.
+pub(crate) trait Lawful: Recorded {
+    /// They.
+    fn rules() -> &'static [Rule<Self>];
+}
+
+impl Lawful for policy::Routing {
+    fn rules() -> &'static [Rule<Self>] {
+        &ROUTING
+    }
+}
+
+impl Lawful for policy::Backpressure {
+    fn rules() -> &'static [Rule<Self>] {
+        &BACKPRESSURE
+    }
+}
+
+impl Lawful for policy::Freshness {
+    fn rules() -> &'static [Rule<Self>] {
+        &FRESHNESS
+    }
+}
+
+impl Lawful for policy::DeadLetter {
+    fn rules() -> &'static [Rule<Self>] {
+        &DEAD_LETTER
+    }
+}
+
 /// A law of one kind: its name, what it says, and what breaks it.
-pub(super) struct Rule<K: Recorded> {
+pub(crate) struct Rule<K: Recorded> {
     pub(super) name: &'static str,
     pub(super) says: &'static str,
     pub(super) check: fn(&Desk<'_, K>, &Sample) -> Verdict,
 }
 
-pub(super) const ROUTING: [Rule<policy::Routing>; 1] = [Rule {
+pub(super) static ROUTING: [Rule<policy::Routing>; 1] = [Rule {
     name: "emergencies-are-routed",
     says: "an emergency, by type or by priority, is never rejected",
     check: |desk, sample| {
@@ -38,7 +68,7 @@ pub(super) const ROUTING: [Rule<policy::Routing>; 1] = [Rule {
     },
 }];
 
-pub(super) const BACKPRESSURE: [Rule<policy::Backpressure>; 3] = [
+pub(super) static BACKPRESSURE: [Rule<policy::Backpressure>; 3] = [
     Rule {
         name: "emergencies-come-first",
         says: "where a lower priority is let in, an emergency that has a token is let in too",
@@ -110,7 +140,7 @@ pub(super) const BACKPRESSURE: [Rule<policy::Backpressure>; 3] = [
     },
 ];
 
-pub(super) const FRESHNESS: [Rule<policy::Freshness>; 4] = [
+pub(super) static FRESHNESS: [Rule<policy::Freshness>; 4] = [
     Rule {
         name: "one-age-divides",
         says: "a message that is fresh at some age is fresh at every smaller one: there is one boundary",
@@ -211,7 +241,7 @@ pub(super) const FRESHNESS: [Rule<policy::Freshness>; 4] = [
     },
 ];
 
-pub(super) const DEAD_LETTER: [Rule<policy::DeadLetter>; 2] = [
+pub(super) static DEAD_LETTER: [Rule<policy::DeadLetter>; 2] = [
     Rule {
         name: "retrying-ends",
         says: "after 1 000 failures nothing is retried",

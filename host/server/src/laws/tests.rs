@@ -9,6 +9,7 @@ use oona_core::policy::{
 use oona_core::symbols::Symbol;
 use oona_wasm::LATE_MAX;
 
+use super::rules::{BACKPRESSURE, DEAD_LETTER, FRESHNESS, ROUTING};
 use super::*;
 
 /// Decides by a function of one question, and of how often it was asked before.
@@ -46,7 +47,7 @@ where
 {
     let names = cases::names(&[]);
     let fresh = || Ok(Box::new(By::<K, F>(decide, 0, PhantomData)) as Decider<K>);
-    let words = Vocabulary::of("{}", &names);
+    let words = Vocabulary::of("{}", "{}", &names);
     let options = LawOptions {
         runs: 400,
         ..LawOptions::default()
@@ -140,7 +141,7 @@ fn a_rare_failure_is_found_and_shrunk() {
         _ => Err(Fault::Trap("seven".to_owned())),
     };
     let fresh = || Ok(Box::new(By::<policy::Routing, _>(decide, 0, PhantomData)) as Decider<_>);
-    let words = Vocabulary::of("{}", &names);
+    let words = Vocabulary::of("{}", "{}", &names);
     let report = |seed| {
         let options = LawOptions {
             seed,
@@ -358,7 +359,7 @@ fn leaks_are_found_and_caches_are_none() {
         };
         let fresh = || Ok(Box::new(keeping()) as Decider<policy::Routing>);
         let names = cases::names(&[]);
-        let words = Vocabulary::of("{}", &names);
+        let words = Vocabulary::of("{}", "{}", &names);
         let options = LawOptions {
             runs: 1,
             ..LawOptions::default()
@@ -399,11 +400,14 @@ impl Decide<policy::Routing> for Late {
     }
 }
 
+/// Whether a call is late, by its number.
+type IsLate = fn(u32) -> bool;
+
 #[test]
 fn a_busy_machine_breaks_no_law_and_a_slow_policy_does() {
     let names = cases::names(&[]);
-    let words = Vocabulary::of("{}", &names);
-    let cases: [(&str, fn(u32) -> bool, bool); 5] = [
+    let words = Vocabulary::of("{}", "{}", &names);
+    let cases: [(&str, IsLate, bool); 5] = [
         ("never late", |_| false, true),
         ("late once", |call| call == 7, true),
         ("late at first", |call| call <= LATE_MAX, true),
@@ -445,7 +449,7 @@ fn a_boundary_that_is_not_where_the_configuration_puts_it_is_found() {
             let by = By::<policy::Freshness, _>(decide, 0, PhantomData);
             Ok(Box::new(by) as Decider<policy::Freshness>)
         };
-        let words = Vocabulary::of(config, &names);
+        let words = Vocabulary::of("{}", config, &names);
         let options = LawOptions {
             runs: 100,
             ..LawOptions::default()

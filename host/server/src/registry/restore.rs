@@ -122,7 +122,7 @@ impl Registry {
             };
             match self.give_back(&artifact).await {
                 Ok(true) => {
-                    self.note(self.change(Action::Push(artifact), author.by, author.message))
+                    self.note(self.change(Action::Push(artifact), author.by, author.message));
                 }
                 Ok(false) => {}
                 Err(error) => {

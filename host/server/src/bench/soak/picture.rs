@@ -22,6 +22,9 @@ const LATENCY_MS_MIN: f64 = 0.1;
 /// A name, a colour, and its points: seconds, and whatever the part shows.
 type Curve = (&'static str, RGBColor, Vec<(f64, f64)>);
 
+/// Which latency of a sample.
+type LatencyOf = fn(&Sample) -> Option<Percentiles>;
+
 /// A part that cannot be drawn is left out: writing into a string fails for nothing else.
 pub(super) fn draw(samples: &[Sample]) -> String {
     let mut svg = String::new();
@@ -44,7 +47,7 @@ pub(super) fn draw(samples: &[Sample]) -> String {
         ];
         let top = top_of(&memory);
         panel(&parts[0], "memory in use, MiB", seconds, 0.0..top, &memory);
-        let latencies: [(_, fn(&Sample) -> Option<Percentiles>); 2] = [
+        let latencies: [(_, LatencyOf); 2] = [
             ("from due to accepted, ms", |sample| sample.publish),
             ("from due to delivered, ms", |sample| sample.delivery),
         ];
