@@ -117,6 +117,18 @@ impl Stand {
         }
     }
 
+    /// Restarts the server, if it has one, and waits until the store has found it again.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come back.
+    pub async fn restart(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.restart();
+            eventually(async || self.store.ping().await.ok()).await;
+        }
+    }
+
     /// As it is, at the time that this clock tells. Redis keeps its own.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {

@@ -267,8 +267,7 @@ async fn a_copy_after_a_restart_is_a_replay() {
     take(&mut bus.join("workers"), 1).await;
     bus.settled().await;
     assert!(bus.shutdown().await);
-    stand.server.as_mut().unwrap().restart();
-    eventually(async || stand.store.ping().await.ok()).await;
+    stand.restart().await;
     let payload = first_payload(&stand, REQUESTS).await;
     append_signed(&stand, REQUESTS, &payload).await;
     let bus = stand.bus(|_| {});

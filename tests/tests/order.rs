@@ -186,9 +186,7 @@ async fn a_restart_keeps_the_order(mut stand: Stand) {
     subscription.drained().await;
     subscription.close();
     assert!(bus.shutdown().await);
-    if let Some(server) = &mut stand.server {
-        server.restart();
-    }
+    stand.restart().await;
     let bus = stand.bus(blocking);
     bus.publish(of_key("a", 4)).await;
     let mut subscription = bus.join("g");

@@ -45,9 +45,7 @@ async fn restart(stand: &mut Stand, bus: TestBus, subscription: Subscription) {
     subscription.drained().await;
     subscription.close();
     assert!(bus.shutdown().await);
-    if let Some(server) = &mut stand.server {
-        server.restart();
-    }
+    stand.restart().await;
 }
 
 async fn attempts_are_counted_across_restarts(stand: fn(Clock) -> Stand) {

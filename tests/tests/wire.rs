@@ -164,8 +164,7 @@ async fn a_nonce_is_held_for_the_whole_window_across_replicas_and_restarts() {
     replays(&replica, &stand, 2).await;
     // Another after a restart of all of them and of Redis, just before it is too old.
     assert!(bus.shutdown().await && replica.shutdown().await);
-    stand.server.as_mut().unwrap().restart();
-    eventually(async || stand.store.ping().await.ok()).await;
+    stand.restart().await;
     hands.forward(2 * MINUTE);
     let restarted = stand.bus(|_| {});
     replays(&restarted, &stand, 3).await;
