@@ -32,12 +32,13 @@ mod writer;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oona_core::Timestamp;
 use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::signing::Keyring;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 pub use self::broadcast::{
     BROADCAST_DEADLINE_MAX, BROADCAST_GROUPS_MAX, Broadcast, BroadcastError, BroadcastReport,

@@ -255,6 +255,7 @@ async fn watch(
             return;
         }
         tokio::select! {
+            biased;
             () = shared.shutdown.cancelled() => return,
             () = tokio::time::sleep_until((Instant::now() + pause).min(until)) => {}
         }

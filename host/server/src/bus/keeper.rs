@@ -28,6 +28,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let mut failures = 0;
     loop {
         tokio::select! {
+            biased;
             () = shared.shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
@@ -47,6 +48,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
                 tracing::debug!(%error, failures, "sampling failed");
                 failures += 1;
                 tokio::select! {
+                    biased;
                     () = shared.shutdown.cancelled() => return,
                     () = tokio::time::sleep(wait) => {}
                 }
@@ -152,6 +154,7 @@ pub(super) async fn await_store(
         tracing::warn!(%error, retry_in_ms = wait.as_millis(), "the store does not answer");
         failures += 1;
         tokio::select! {
+            biased;
             () = shared.shutdown.cancelled() => return Err(error),
             () = tokio::time::sleep(wait) => {}
         }

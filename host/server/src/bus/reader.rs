@@ -60,6 +60,7 @@ impl Reader {
         while !self.shared.shutdown.is_cancelled() {
             let stop = self.shared.shutdown.clone();
             let room = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 room = self.desk.room(self.emergency, self.streams.len()) => room,
             };
@@ -207,6 +208,7 @@ impl Reader {
 
     async fn pause(&self, time: Duration) {
         tokio::select! {
+            biased;
             () = self.shared.shutdown.cancelled() => {}
             () = tokio::time::sleep(time) => {}
         }

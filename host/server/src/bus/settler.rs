@@ -65,10 +65,11 @@ impl Settler {
                     let far = Duration::from_secs(3_600);
                     let wait = deadline.map_or(far, |deadline| deadline.since(now));
                     tokio::select! {
+                        biased;
                         () = self.shared.abandon.cancelled() => return,
+                        _ = touches.tick() => self.keep_alive().await,
                         () = self.desk.stirred() => {}
                         () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
-                        _ = touches.tick() => self.keep_alive().await,
                     }
                 }
             }
@@ -89,6 +90,7 @@ impl Settler {
                     tracing::warn!(%error, settlements = steps.len(), "settling failed");
                     self.shared.store_answered(false);
                     tokio::select! {
+                        biased;
                         () = self.shared.abandon.cancelled() => return false,
                         () = tokio::time::sleep(wait) => {}
                     }

@@ -215,6 +215,7 @@ impl Subscription {
     /// Waits until nothing is in flight, or until the bus has waited long enough.
     pub async fn drained(&self) {
         tokio::select! {
+            biased;
             () = self.desk.idle() => {}
             () = self.shared.abandon.cancelled() => {}
         }

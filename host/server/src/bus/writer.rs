@@ -5,7 +5,7 @@
 //! no round trip of its own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::poll;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -17,6 +17,7 @@ use oona_core::outcome::{FirstOutcome, Lane, Outcome, RejectCause};
 use oona_core::policy::Subject;
 use oona_core::symbols::Symbol;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::admission::{Admitter, Ruling};
 use super::shared::Shared;
