@@ -20,7 +20,7 @@ use super::receipts::receipt;
 use super::shared::Shared;
 use super::texts::TextsOfSome;
 use crate::metrics::Step as Settled;
-use crate::store::{Settlement, Step, StreamName};
+use crate::store::{Settlement, Step, StoreError, StreamName};
 
 /// How often, within the idle time after which others may claim, held entries are kept alive.
 const TOUCHES_PER_IDLE: u32 = 3;
@@ -81,10 +81,13 @@ impl Settler {
     async fn settle(&self, verdicts: Vec<(Held, Verdict)>) -> bool {
         let steps = self.steps((self.shared.clock)(), &verdicts);
         let mut failures = 0;
+        // Whether an attempt may have been carried out whose answer was lost.
+        let mut in_doubt = false;
         let confirmed = loop {
             match self.shared.settle(&self.desk.group, &steps).await {
                 Ok(confirmed) => break confirmed,
                 Err(error) => {
+                    in_doubt |= matches!(error, StoreError::Unavailable { .. });
                     let wait = Backoff::default().delay(failures);
                     failures += 1;
                     tracing::warn!(%error, settlements = steps.len(), "settling failed");
@@ -99,7 +102,8 @@ impl Settler {
         };
         for ((settlement, (held, verdict)), confirmed) in steps.iter().zip(&verdicts).zip(confirmed)
         {
-            if confirmed {
+            // What is in doubt is counted: rather once too often than let go in silence.
+            if confirmed || in_doubt {
                 self.count(settlement, held, verdict);
             }
         }
