@@ -47,6 +47,20 @@ release:
 policies: ## Builds all policies with the host that is there.
 	@$(call policies,$(firstword $(wildcard target/debug/oona target/release/oona) target/debug/oona))
 
+.PHONY: debug
+debug:
+	@$(CARGO) build --locked --workspace $(call step,the build,see the compiler above)
+	@$(call policies,target/debug/oona)
+
+.PHONY: simulation
+simulation: debug ## Runs the simulation as every night: 10 000 seeds.
+	@OONA_SIM_SEEDS=$${OONA_SIM_SEEDS:-10000} $(CARGO) test --locked --workspace --test simulation -- --nocapture \
+	    $(call step,a seed,it is named above with the command that repeats it)
+
+.PHONY: mutants
+mutants: debug ## Puts known mistakes into copies of the code: the simulation has to find each.
+	@tests/mutants.sh $(ARGS)
+
 .PHONY: bench
 bench: build ## Measures this machine, each figure beside raw Redis in the same run.
 	@tests/setup.sh redis-server
