@@ -5,6 +5,7 @@
 
 mod broadcast;
 pub mod candidate;
+pub mod chaos;
 mod consume;
 mod host_process;
 mod ledger;
@@ -146,6 +147,12 @@ pub enum BenchError {
     /// How much memory a process has cannot be told.
     #[error("cannot tell how much memory a process has")]
     Memory(#[source] std::io::Error),
+    /// A process cannot be frozen, or its files limited.
+    #[error("cannot do this to a process")]
+    Signal(#[source] std::io::Error),
+    /// A fault did nothing, so nothing was shown.
+    #[error("the fault was not felt: {0}")]
+    NotFelt(&'static str),
     /// There is no place for files.
     #[error("cannot make a directory in {}", std::env::temp_dir().display())]
     Scratch(#[source] std::io::Error),
@@ -208,11 +215,16 @@ impl Scratch {
         std::fs::create_dir(&scratch.0).map_err(BenchError::Scratch)?;
         Ok(scratch)
     }
+
+    /// It stays, for somebody to look into.
+    fn kept(mut self) -> PathBuf {
+        std::mem::take(&mut self.0)
+    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It may never have been made.
+        // It may never have been made; and what is kept has another name.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }

@@ -30,6 +30,11 @@ pub trait Store: Turns + Send + Sync + fmt::Debug {
     /// What it is.
     fn info(&self) -> StoreInfo;
 
+    /// Why it may not keep what it is given, as far as is known: a matter of its configuration.
+    fn caution(&self) -> Option<String> {
+        None
+    }
+
     /// Whether it answers.
     async fn ping(&self) -> Result<(), StoreError>;
 

@@ -1,6 +1,6 @@
 //! A host in a process of its own, as somebody runs it: `oona serve`, signed, with compiled policies.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -30,8 +30,10 @@ pub(super) struct HostSettings {
     pub(super) name: String,
     /// Where its store is.
     pub(super) store: String,
-    /// Where it writes its log and keeps compiled policies.
+    /// Where it writes its log.
     pub(super) directory: PathBuf,
+    /// Where it keeps compiled policies; hosts may share it.
+    pub(super) compiled: PathBuf,
     /// Where the components are.
     pub(super) policies: PathBuf,
     /// What it signs with.
@@ -43,14 +45,32 @@ pub(super) struct HostSettings {
 /// Ended when dropped.
 #[derive(Debug)]
 pub(super) struct HostProcess {
+    settings: HostSettings,
     address: SocketAddr,
     process: Process,
 }
 
 impl HostProcess {
-    pub(super) async fn start(settings: &HostSettings) -> Result<Self, StartError> {
-        let (process, address) = spawn(settings).await?;
-        Ok(Self { address, process })
+    pub(super) async fn start(settings: HostSettings) -> Result<Self, StartError> {
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (process, address) = spawn(&settings, anywhere).await?;
+        Ok(Self {
+            settings,
+            address,
+            process,
+        })
+    }
+
+    /// Ends it as a crash would.
+    pub(super) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it anew, at the address that it had.
+    pub(super) async fn restart(&mut self) -> Result<(), StartError> {
+        self.kill();
+        (self.process, self.address) = spawn(&self.settings, self.address).await?;
+        Ok(())
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -62,7 +82,10 @@ impl HostProcess {
     }
 }
 
-async fn spawn(settings: &HostSettings) -> Result<(Process, SocketAddr), StartError> {
+async fn spawn(
+    settings: &HostSettings,
+    listen: SocketAddr,
+) -> Result<(Process, SocketAddr), StartError> {
     let file = |suffix: &str| {
         let name = format!("{}.{suffix}", settings.name);
         settings.directory.join(name)
@@ -72,23 +95,20 @@ async fn spawn(settings: &HostSettings) -> Result<(Process, SocketAddr), StartEr
     drop(std::fs::remove_file(&port));
     let mut command = Command::new(std::env::current_exe().map_err(StartError::Host)?);
     command
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--redis",
-            &settings.store,
-        ])
+        .args(["serve", "--listen", &listen.to_string()])
+        .args(["--redis", &settings.store])
         .arg("--port-file")
         .arg(&port)
         .arg("--policies")
         .arg(&settings.policies);
-    let cache = settings.directory.join("compiled");
     let fixed = [
         format!("server.host={}", settings.name),
         "policies.allow_unsigned=true".to_owned(),
         "policies.watch=false".to_owned(),
-        format!("policies.engine.cache_directory={}", cache.display()),
+        format!(
+            "policies.engine.cache_directory={}",
+            settings.compiled.display()
+        ),
     ];
     for setting in fixed.iter().chain(&settings.more) {
         command.args(["--set", setting]);

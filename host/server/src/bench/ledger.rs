@@ -3,6 +3,7 @@
 //! Every message has a number and a line. A line says what the producer heard and what the subscribers
 //! saw; the tally is kept up to date with each change, so that it can be looked at during the load.
 
+use std::ops::AddAssign;
 use std::sync::Mutex;
 
 use serde::Serialize;
@@ -55,6 +56,35 @@ pub struct Tally {
     pub contradicted: u64,
     /// Accepted, and neither acknowledged nor a dead letter: on its way, or at the end lost.
     pub open: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            published,
+            accepted,
+            refused,
+            unknown,
+            delivered,
+            acknowledged,
+            dead_lettered,
+            redelivered,
+            unmarked,
+            contradicted,
+            open,
+        } = other;
+        self.published += published;
+        self.accepted += accepted;
+        self.refused += refused;
+        self.unknown += unknown;
+        self.delivered += delivered;
+        self.acknowledged += acknowledged;
+        self.dead_lettered += dead_lettered;
+        self.redelivered += redelivered;
+        self.unmarked += unmarked;
+        self.contradicted += contradicted;
+        self.open += open;
+    }
 }
 
 impl Tally {

@@ -7,6 +7,8 @@
 mod producer;
 mod subscriber;
 
+use std::collections::BTreeMap;
+use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use oona_core::envelope::message_type::{FIELD_REPORT, KERNEL_PREFETCH_REQUEST, T
 pub(super) use self::producer::Producer;
 pub(super) use self::subscriber::Subscriber;
 use super::ledger::Ledger;
+use crate::proto::Delivery;
 use crate::sync::lock;
 
 /// The consumer group of the load.
@@ -38,17 +41,47 @@ const LATENCY_US_MAX: u64 = 60_000_000;
 pub(super) struct Load {
     pub(super) ledger: Ledger,
     begun: Instant,
-    /// One message in so many can never be handled.
-    poison_every: u64,
     publish: Mutex<Histogram<u64>>,
     delivery: Mutex<Histogram<u64>>,
+    refusals: Mutex<Refusals>,
 }
+
+/// Why publishes were refused, as `cause/reason`, and how many.
+pub(super) type Refusals = BTreeMap<String, u64>;
 
 /// Latencies since they were taken last, in µs; none if there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Latencies {
     pub(super) publish: Option<(f64, f64)>,
     pub(super) delivery: Option<(f64, f64)>,
+}
+
+/// Who is told what a subscriber sees and does.
+pub(super) trait Witness: Send + Sync {
+    /// A message is in hand.
+    fn came(&self, number: u64, delivery: &Delivery);
+
+    /// These messages are handled. Their acknowledgement leaves only after this: so what the bus has
+    /// finished and nobody was told of was lost.
+    fn handled(&self, numbers: &[u64]) -> io::Result<()>;
+}
+
+impl Witness for Load {
+    fn came(&self, number: u64, delivery: &Delivery) {
+        self.ledger.came(number, delivery.redelivered);
+        if !delivery.redelivered
+            && let Some(due) = delivery.payload.first_chunk()
+        {
+            self.delivered(u64::from_be_bytes(*due));
+        }
+    }
+
+    fn handled(&self, numbers: &[u64]) -> io::Result<()> {
+        for number in numbers {
+            self.ledger.acknowledged(*number);
+        }
+        Ok(())
+    }
 }
 
 /// How a message is handled.
@@ -59,8 +92,21 @@ enum Handling {
     Poison,
 }
 
+impl Handling {
+    /// How this message is, if one in `poison_every` can never be handled.
+    const fn of(number: u64, poison_every: u64) -> Self {
+        if number % poison_every == poison_every - 1 {
+            Self::Poison
+        } else if number % FAILS_ONCE_EVERY == FAILS_ONCE_EVERY / 2 {
+            Self::FailsOnce
+        } else {
+            Self::Done
+        }
+    }
+}
+
 impl Load {
-    pub(super) fn new(poison_every: u64) -> Self {
+    pub(super) fn new() -> Self {
         let histogram = || {
             let bounds = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
             Mutex::new(bounds.expect("the bounds are those that the library allows"))
@@ -68,9 +114,9 @@ impl Load {
         Self {
             ledger: Ledger::default(),
             begun: Instant::now(),
-            poison_every,
             publish: histogram(),
             delivery: histogram(),
+            refusals: Mutex::default(),
         }
     }
 
@@ -100,14 +146,13 @@ impl Load {
         }
     }
 
-    fn handling_of(&self, number: u64) -> Handling {
-        if number % self.poison_every == self.poison_every - 1 {
-            Handling::Poison
-        } else if number % FAILS_ONCE_EVERY == FAILS_ONCE_EVERY / 2 {
-            Handling::FailsOnce
-        } else {
-            Handling::Done
-        }
+    pub(super) fn refusals(&self) -> Refusals {
+        lock(&self.refusals).clone()
+    }
+
+    fn refused(&self, cause: &str, reason: &str) {
+        let mut refusals = lock(&self.refusals);
+        *refusals.entry(format!("{cause}/{reason}")).or_default() += 1;
     }
 
     /// µs since the load began, at a time.

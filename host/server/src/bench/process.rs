@@ -1,7 +1,9 @@
 //! A process of the benchmark: whatever happens to the benchmark, it does not outlive it.
 
 use std::io;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Ended when dropped.
 #[derive(Debug)]
@@ -19,6 +21,46 @@ impl Process {
     /// How it ended, if it has.
     pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().ok().flatten()
+    }
+
+    /// What it writes, if it was started with a pipe and nobody has taken it.
+    pub(super) fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    /// Freezes it: it keeps its memory and its connections, and does nothing.
+    pub(super) fn freeze(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on where it was frozen.
+    pub(super) fn thaw(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        // Until it is waited for, its id is nobody else's.
+        Ok(kill_process(Pid::from_child(&self.0), signal)?)
+    }
+
+    /// Lets none of its files grow beyond so many bytes, as a full disk would not; `None` lifts that.
+    #[cfg(target_os = "linux")]
+    pub(super) fn limit_files(&self, bytes: Option<u64>) -> io::Result<()> {
+        use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+        // It was started with ours.
+        let ours = getrlimit(Resource::Fsize);
+        let limit = Rlimit {
+            current: bytes.or(ours.current),
+            maximum: ours.maximum,
+        };
+        prlimit(Some(Pid::from_child(&self.0)), Resource::Fsize, limit)?;
+        Ok(())
+    }
+
+    /// Only Linux limits a process that runs.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn limit_files(&self, _: Option<u64>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Ends it without a word, as a crash would.

@@ -1,9 +1,9 @@
 //! A Redis for the time of the benchmark.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::time::{interval, timeout};
@@ -45,6 +45,12 @@ pub(super) struct RedisProcess {
     process: Option<Process>,
 }
 
+/// A server that is told of a file that is too long as it is told of a full disk, not ended by the signal.
+const WITHOUT_SIGNAL: &str = r#"trap "" XFSZ; exec redis-server "$@""#;
+
+/// What a shell ends with if there is no such program.
+const NOT_FOUND: i32 = 127;
+
 impl RedisProcess {
     /// One that keeps nothing.
     pub(super) async fn start() -> Result<Self, StartError> {
@@ -64,7 +70,16 @@ impl RedisProcess {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address())
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Where its files are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Its process, while it runs.
@@ -77,12 +92,32 @@ impl RedisProcess {
         drop(self.process.take());
     }
 
+    /// Asks it something, as somebody beside the bus.
+    pub(super) async fn ask(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words.first().copied().unwrap_or_default());
+        command.arg(&words[1..]).query_async(&mut connection).await
+    }
+
+    /// Waits until its process has ended by itself. `false` if it has not in time.
+    pub(super) async fn ends(&mut self) -> bool {
+        let ended = async {
+            let mut looks = interval(LOOK);
+            while self.ended().is_none() {
+                looks.tick().await;
+            }
+        };
+        timeout(PATIENCE, ended).await.is_ok()
+    }
+
     /// Starts it (again), on the same port and with the data that it had.
     pub(super) async fn restart(&mut self) -> Result<(), StartError> {
         self.kill();
         let log = self.directory.join(format!("redis-{}.log", self.port));
         let process = Process::spawn(
-            Command::new("redis-server")
+            Command::new("sh")
+                .args(["-c", WITHOUT_SIGNAL, "redis-server"])
                 .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
                 .args(["--save", ""])
                 .arg("--logfile")
@@ -95,15 +130,29 @@ impl RedisProcess {
         );
         self.process = Some(process.map_err(StartError::Missing)?);
         let answers = timeout(PATIENCE, self.answers()).await;
-        answers.map_err(|_| StartError::Silent(last_line(&log)))
+        match answers.unwrap_or(false) {
+            true => Ok(()),
+            false if self.ended().and_then(|status| status.code()) == Some(NOT_FOUND) => {
+                Err(StartError::Missing(io::ErrorKind::NotFound.into()))
+            }
+            false => Err(StartError::Silent(last_line(&log))),
+        }
     }
 
-    /// Waits until it has read what it had written, and answers.
-    async fn answers(&self) {
+    /// Waits until it has read what it had written, and answers. `false` if it has ended.
+    async fn answers(&mut self) -> bool {
         let mut turns = interval(LOOK);
         while ping(&self.url()).await.is_err() {
+            if self.ended().is_some() {
+                return false;
+            }
             turns.tick().await;
         }
+        true
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.ended()
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,9 +23,8 @@ pub use self::report::{SoakReport, Tenth, Trend};
 use self::samples::Sampler;
 pub use self::samples::{Percentiles, Sample};
 use super::host_process::{HostProcess, HostSettings};
-use super::load::{Load, Producer, Subscriber};
+use super::load::{Load, Producer, Subscriber, Witness};
 use super::redis_process::RedisProcess;
-use super::store_view::StoreView;
 use super::{BenchError, Listener, Scratch, components};
 
 /// One message in so many can never be handled.
@@ -35,12 +34,6 @@ const POISON_EVERY: u64 = 10_000;
 const SAMPLES: u32 = 1_000;
 const SAMPLE_EVERY_MIN: Duration = Duration::from_millis(100);
 const SAMPLE_EVERY_MAX: Duration = Duration::from_secs(5);
-
-/// How long what is under way at the end may take.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// Between two looks whether it is done.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// When Redis carries what it has accepted to the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
@@ -91,18 +84,19 @@ pub async fn run(options: &SoakOptions, listener: Listener<'_>) -> Result<SoakRe
         name: "soak".to_owned(),
         store: redis.url(),
         directory: scratch.0.clone(),
+        compiled: scratch.0.join("compiled"),
         policies,
         secret: uuid::Uuid::now_v7().to_string(),
         // Dead letters are read as they come, and go: else they alone would grow.
         more: vec!["dead_letters.retention_ms=300000".to_owned()],
     };
-    let host = HostProcess::start(&settings).await?;
-    let load = Arc::new(Load::new(POISON_EVERY));
+    let host = HostProcess::start(settings).await?;
+    let load = Arc::new(Load::new());
     let work = Work::begin(&host, &load, options.rate);
     let mut sampler = Sampler::new(Arc::clone(&load), redis, host).await?;
     let samples = sample(options, &mut sampler, listener).await?;
     work.stop_publishing().await;
-    drain(&load, sampler.view()).await?;
+    sampler.view().drain(&load.ledger).await?;
     work.stop().await;
     let unfinished = sampler.view().unfinished().await?;
     let version = sampler.redis_version().await?;
@@ -136,11 +130,13 @@ impl Work {
             host: host.address(),
             rate,
             catch_up: true,
+            newest: Arc::default(),
         };
         let subscriber = Subscriber {
-            load: Arc::clone(load),
+            witness: Arc::clone(load) as Arc<dyn Witness>,
             host: host.address(),
             name: "soak".to_owned(),
+            poison_every: POISON_EVERY,
         };
         work.subscribers
             .spawn(subscriber.run(work.consuming.clone()));
@@ -190,20 +186,4 @@ async fn sample(
         samples.push(sample);
     }
     Ok(samples)
-}
-
-/// Waits until everything is handled and settled. What is not by the end of the time shows in the
-/// account.
-async fn drain(load: &Load, view: &mut StoreView) -> Result<(), BenchError> {
-    let done = async {
-        let mut looks = interval(LOOK);
-        loop {
-            looks.tick().await;
-            view.read_dead_letters(&load.ledger).await?;
-            if load.ledger.tally().open == 0 && view.unfinished().await? == 0 {
-                return Ok(());
-            }
-        }
-    };
-    timeout(DRAIN_TIME_MAX, done).await.unwrap_or(Ok(()))
 }

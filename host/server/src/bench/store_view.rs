@@ -1,7 +1,10 @@
 //! What lies in the store, as somebody sees it who is no host.
 
+use std::time::Duration;
+
 use oona_core::dead_letter::DeadLetter;
 use oona_core::entry::EntryId;
+use tokio::time::{interval, timeout};
 
 use super::BenchError;
 use super::ledger::{Ledger, number_of};
@@ -11,6 +14,12 @@ use crate::store::{Store, StoreError, StreamName};
 
 /// How many dead letters are read at once.
 const PAGE: usize = 1_000;
+
+/// How long what is under way at the end may take.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Between two looks whether it is done.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// See the module.
 #[derive(Debug)]
@@ -53,6 +62,22 @@ impl StoreView {
                 }
             }
         }
+    }
+
+    /// Waits until everything is handled and settled. What is not by the end of the time shows in the
+    /// account.
+    pub(super) async fn drain(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
+        let done = async {
+            let mut looks = interval(LOOK);
+            loop {
+                looks.tick().await;
+                self.read_dead_letters(ledger).await?;
+                if ledger.tally().open == 0 && self.unfinished().await? == 0 {
+                    return Ok(());
+                }
+            }
+        };
+        timeout(DRAIN_TIME_MAX, done).await.unwrap_or(Ok(()))
     }
 
     /// How much the groups have yet to finish, retries that wait for their time included.

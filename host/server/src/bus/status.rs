@@ -102,6 +102,7 @@ pub(super) fn of(shared: &Shared) -> BusStatus {
         reasons.push("the bus is shutting down".to_owned());
     }
     let ready = reasons.is_empty();
+    reasons.extend(shared.store.caution());
     if mode == Mode::Conservative {
         let why = mode_status.forced.as_ref();
         let why = why.map_or_else(|| mode_status.reason.to_owned(), Forced::words);

@@ -1,5 +1,6 @@
 //! `oona bench`: how fast it is here, beside raw Redis; and how it bears time.
 
+mod chaos;
 mod soak;
 
 use std::future::Future;
@@ -58,12 +59,17 @@ pub(super) struct Bench {
 #[derive(Debug, Subcommand)]
 enum Command {
     Soak(soak::Soak),
+    Chaos(chaos::Chaos),
+    #[command(hide = true)]
+    ChaosSubscriber(chaos::ChaosSubscriber),
 }
 
 /// Runs the command.
 pub(super) fn run(args: &Bench) -> Result<u8, Failure> {
     match &args.command {
         Some(Command::Soak(args)) => soak::run(args),
+        Some(Command::Chaos(args)) => chaos::run(args),
+        Some(Command::ChaosSubscriber(args)) => chaos::subscribe(args),
         None => measure(args),
     }
 }

@@ -168,6 +168,10 @@ impl Store for RedisStore {
         }
     }
 
+    fn caution(&self) -> Option<String> {
+        self.connections.caution()
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.connections.ask(&cmd("PING")).await.map(drop)
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -39,6 +40,8 @@ pub(in super::super) struct Producer {
     /// Whether what could not be sent in time is sent as soon as it can be. Its latency counts from
     /// when it was due.
     pub(in super::super) catch_up: bool,
+    /// The newest message that it has heard to be written.
+    pub(in super::super) newest: Arc<AtomicU64>,
 }
 
 /// Publishes without an outcome, and when they were due, in µs of the load.
@@ -140,11 +143,17 @@ impl Producer {
             Some(Outcome::Accepted(_)) => {
                 self.load.published(due);
                 self.load.ledger.accepted(number);
+                self.newest.fetch_max(number, Ordering::Relaxed);
             }
-            Some(Outcome::Rejected(rejected)) if !may_be_written(&rejected) => {
-                self.load.ledger.refused(number);
+            Some(Outcome::Rejected(rejected)) => {
+                self.load.refused(&rejected.cause, &rejected.reason);
+                if may_be_written(&rejected) {
+                    self.load.ledger.unknown(number);
+                } else {
+                    self.load.ledger.refused(number);
+                }
             }
-            _ => self.load.ledger.unknown(number),
+            None => self.load.ledger.unknown(number),
         }
     }
 }

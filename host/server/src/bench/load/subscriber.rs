@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::host_process::connect;
 use super::super::ledger::number_of;
-use super::{GROUP, Handling, Load, PAUSE, RETRY_DELAY};
+use super::{GROUP, Handling, PAUSE, RETRY_DELAY, Witness};
 use crate::proto::bus_client::BusClient;
 use crate::proto::subscribe_request::Request;
 use crate::proto::subscribe_response::Response;
@@ -24,9 +24,11 @@ const ANSWERS_MAX: usize = 64;
 
 /// See the module.
 pub(in super::super) struct Subscriber {
-    pub(in super::super) load: Arc<Load>,
+    pub(in super::super) witness: Arc<dyn Witness>,
     pub(in super::super) host: SocketAddr,
     pub(in super::super) name: String,
+    /// One message in so many can never be handled.
+    pub(in super::super) poison_every: u64,
 }
 
 type Requests = mpsc::Sender<SubscribeRequest>;
@@ -73,30 +75,29 @@ impl Subscriber {
         let messages = u32::try_from(batch.len())?;
         let mut delivery_ids = Vec::with_capacity(batch.len());
         let mut handled = Vec::with_capacity(batch.len());
+        let mut nacks = Vec::new();
         for delivery in batch {
             let Some(number) = number_of(&delivery.message_id) else {
                 delivery_ids.push(delivery.id);
                 continue;
             };
-            self.load.ledger.came(number, delivery.redelivered);
-            if !delivery.redelivered
-                && let Some(due) = delivery.payload.first_chunk()
-            {
-                self.load.delivered(u64::from_be_bytes(*due));
+            self.witness.came(number, &delivery);
+            match Handling::of(number, self.poison_every) {
+                Handling::FailsOnce if delivery.attempt == 0 => {
+                    nacks.push(nack(delivery.id, Handling::FailsOnce));
+                }
+                Handling::Poison => nacks.push(nack(delivery.id, Handling::Poison)),
+                Handling::Done | Handling::FailsOnce => {
+                    delivery_ids.push(delivery.id);
+                    handled.push(number);
+                }
             }
-            let handling = self.load.handling_of(number);
-            if handling == Handling::Done || handling == Handling::FailsOnce && delivery.attempt > 0
-            {
-                delivery_ids.push(delivery.id);
-                handled.push(number);
-            } else {
-                say(requests, Request::Nack(nack(delivery.id, handling))).await?;
-            }
+        }
+        self.witness.handled(&handled)?;
+        for nack in nacks {
+            say(requests, Request::Nack(nack)).await?;
         }
         say(requests, Request::Ack(Ack { delivery_ids })).await?;
-        for number in handled {
-            self.load.ledger.acknowledged(number);
-        }
         say(requests, Request::Credit(Credit { messages, bytes: 0 })).await
     }
 }

@@ -23,11 +23,20 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The oldest server that knows `XAUTOCLAIM` and `XTRIM MINID`.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
+/// The one policy at the end of its memory by which a server keeps what it was given.
+const KEEPS_ALL: &str = "noeviction";
+
+/// By these a server says that another is the one to ask: after a failover the same address may lead
+/// there, but never the connection that is open.
+const NOT_THE_ONE: [&str; 2] = ["READONLY", "MASTERDOWN"];
+
 /// See the module.
 pub(super) struct Connections {
     client: Client,
     /// Where, without secrets.
     pub(super) address: String,
+    /// What the server does at the end of its memory, unless it keeps all.
+    eviction: ArcSwapOption<String>,
     shared: ArcSwapOption<MultiplexedConnection>,
     connecting: tokio::sync::Mutex<()>,
     /// One for each reader: a read that waits would hold up everything behind it.
@@ -40,6 +49,7 @@ impl Connections {
         Self {
             client,
             address,
+            eviction: ArcSwapOption::empty(),
             shared: ArcSwapOption::empty(),
             connecting: tokio::sync::Mutex::new(()),
             readers: Mutex::default(),
@@ -110,7 +120,8 @@ impl Connections {
         if let Some(connection) = &*self.shared.load() {
             return Ok(MultiplexedConnection::clone(connection));
         }
-        let connection = self.connect(Some(RESPONSE_TIMEOUT)).await?;
+        let mut connection = self.connect(Some(RESPONSE_TIMEOUT)).await?;
+        self.note_eviction(&self.info(&mut connection, "memory").await?);
         self.shared.store(Some(Arc::new(connection.clone())));
         Ok(connection)
     }
@@ -141,19 +152,55 @@ impl Connections {
             .get_multiplexed_async_connection_with_config(&config)
             .await;
         let mut connection = connection.map_err(|error| self.failed(&error))?;
-        let mut command = redis::cmd("INFO");
-        let info = command.arg("server").query_async::<String>(&mut connection);
-        let info = tokio::time::timeout(RESPONSE_TIMEOUT, info).await;
-        let info = info.map_err(|_| self.unavailable("no answer in time"))?;
-        self.check_version(&info.map_err(|error| self.failed(&error))?)?;
+        let info = self.info(&mut connection, "server").await?;
+        self.check_version(&info)?;
         Ok(connection)
     }
 
+    /// What the server tells of itself, where it may be asked for nothing else.
+    async fn info(
+        &self,
+        connection: &mut MultiplexedConnection,
+        section: &str,
+    ) -> Result<String, StoreError> {
+        let mut command = redis::cmd("INFO");
+        let info = command.arg(section).query_async(connection);
+        let info = tokio::time::timeout(RESPONSE_TIMEOUT, info).await;
+        let info = info.map_err(|_| self.unavailable("no answer in time"))?;
+        info.map_err(|error| self.failed(&error))
+    }
+
+    /// Why what was written may vanish, if the server is one that evicts.
+    pub(super) fn caution(&self) -> Option<String> {
+        let policy = self.eviction.load_full()?;
+        // The others choose among all keys.
+        let victims = if policy.starts_with("volatile-") {
+            "forgets nonces and event ids"
+        } else {
+            "drops messages"
+        };
+        Some(format!(
+            "the redis store at {} {victims} when its memory is full: its maxmemory-policy is {policy}, \
+             and should be {KEEPS_ALL}",
+            self.address
+        ))
+    }
+
+    fn note_eviction(&self, info: &str) {
+        let policy = field(info, "maxmemory_policy").filter(|policy| *policy != KEEPS_ALL);
+        let known = self.eviction.load();
+        if known.as_ref().map(|known| known.as_str()) == policy {
+            return;
+        }
+        self.eviction
+            .store(policy.map(|policy| Arc::new(policy.to_owned())));
+        if let Some(caution) = self.caution() {
+            tracing::warn!("{caution}");
+        }
+    }
+
     fn check_version(&self, info: &str) -> Result<(), StoreError> {
-        let line = info
-            .lines()
-            .find_map(|line| line.strip_prefix("redis_version:"));
-        let version = line.unwrap_or("unknown").trim();
+        let version = field(info, "redis_version").unwrap_or("unknown");
         let mut numbers = version.split('.').map_while(|part| part.parse().ok());
         let known = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         if known >= VERSION_MIN {
@@ -179,17 +226,20 @@ impl Connections {
         self.unavailable(&what.to_string())
     }
 
-    /// What an error means. A connection that failed is dropped, so that the next call makes a new
-    /// one.
+    /// What an error means. A connection that failed, or leads to a server that is not the one to ask,
+    /// is dropped, so that the next call makes a new one.
     pub(super) fn failed(&self, error: &RedisError) -> StoreError {
-        if error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error() {
+        let code = code(error);
+        let elsewhere = code.is_some_and(|code| NOT_THE_ONE.contains(&code));
+        let broken = error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error();
+        if broken || elsewhere {
             self.shared.store(None);
         }
         let detail = error
             .detail()
             .map_or_else(|| error.to_string(), str::to_owned);
         let unauthenticated = error.kind() == ErrorKind::AuthenticationFailed;
-        match error.code() {
+        match code {
             Some("NOGROUP") => StoreError::NoGroup { group: detail },
             code if unauthenticated || matches!(code, Some("WRONGPASS" | "NOAUTH")) => {
                 StoreError::Unusable {
@@ -203,6 +253,162 @@ impl Connections {
                 detail,
             },
             None => self.unavailable(&error.to_string()),
+        }
+    }
+}
+
+/// The server's own word for an error. Before Redis 7 a script wraps it: `ERR Error running script (call
+/// to f_…): @user_script:4: -OOM command not allowed …`.
+fn code(error: &RedisError) -> Option<&str> {
+    let code = error.code()?;
+    let wrapped = error
+        .detail()
+        .filter(|detail| code == "ERR" && detail.starts_with("Error running script"))
+        .and_then(|detail| detail.split_once(": -"))
+        .and_then(|(_, within)| within.split_whitespace().next());
+    Some(wrapped.unwrap_or(code))
+}
+
+/// A field of what a server tells of itself.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections() -> Connections {
+        Connections::new(Client::open("redis://127.0.0.1:1").unwrap())
+    }
+
+    /// What the store makes of an answer: its kind, and its code.
+    fn heard(answer: &str) -> (&'static str, String) {
+        let value = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes()).unwrap();
+        let error = connections().failed(&value.extract_error().unwrap_err());
+        let code = match &error {
+            StoreError::Refused { code, .. } => code.clone(),
+            _ => String::new(),
+        };
+        (error.name(), code)
+    }
+
+    #[test]
+    fn what_a_server_answers_is_told_apart() {
+        let wrapped = "ERR Error running script (call to f_0a): @user_script:3: @user_script: 3: ";
+        // Refused: nothing was written, and it is worth trying again. Unusable: somebody must act.
+        let table = [
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                "store-refused",
+                "OOM",
+            ),
+            (
+                "OOM command not allowed. script: 0a, on @user_script:3.",
+                "store-refused",
+                "OOM",
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                "store-refused",
+                "READONLY",
+            ),
+            (
+                "MISCONF Errors writing to the AOF file: No space left",
+                "store-refused",
+                "MISCONF",
+            ),
+            (
+                "LOADING Redis is loading the dataset in memory",
+                "store-refused",
+                "LOADING",
+            ),
+            (
+                "BUSY Redis is busy running a script.",
+                "store-refused",
+                "BUSY",
+            ),
+            (
+                "MASTERDOWN Link with MASTER is down",
+                "store-refused",
+                "MASTERDOWN",
+            ),
+            (
+                "NOREPLICAS Not enough good replicas to write.",
+                "store-refused",
+                "NOREPLICAS",
+            ),
+            (
+                "UNBLOCKED force unblock, instance state changed",
+                "store-refused",
+                "UNBLOCKED",
+            ),
+            (
+                "CLUSTERDOWN The cluster is down",
+                "store-refused",
+                "CLUSTERDOWN",
+            ),
+            (
+                "TRYAGAIN Multiple keys request",
+                "store-refused",
+                "TRYAGAIN",
+            ),
+            (
+                "EXECABORT Transaction discarded",
+                "store-refused",
+                "EXECABORT",
+            ),
+            (
+                "NOPERM this user has no permissions",
+                "store-refused",
+                "NOPERM",
+            ),
+            ("ERR value is not an integer", "store-refused", "ERR"),
+            ("NOAUTH Authentication required.", "store-unusable", ""),
+            (
+                "WRONGPASS invalid username-password pair",
+                "store-unusable",
+                "",
+            ),
+            (
+                "NOGROUP No such key 's' or consumer group 'g'",
+                "no-group",
+                "",
+            ),
+        ];
+        for (answer, name, code) in table {
+            assert_eq!(heard(answer), (name, code.to_owned()), "{answer}");
+            if !answer.starts_with("ERR") && name == "store-refused" {
+                let in_a_script = format!("{wrapped}-{answer}");
+                assert_eq!(
+                    heard(&in_a_script),
+                    (name, code.to_owned()),
+                    "{in_a_script}"
+                );
+            }
+        }
+        let own = format!("{wrapped}Script attempted to access nonexistent global variable");
+        assert_eq!(heard(&own), ("store-refused", "ERR".to_owned()));
+    }
+
+    #[test]
+    fn a_server_that_evicts_is_cautioned_of() {
+        let connections = connections();
+        for (policy, told) in [
+            (
+                "allkeys-lru",
+                Some("drops messages when its memory is full"),
+            ),
+            ("volatile-ttl", Some("forgets nonces and event ids")),
+            ("noeviction", None),
+        ] {
+            connections.note_eviction(&format!("used_memory:1\r\nmaxmemory_policy:{policy}\r\n"));
+            let caution = connections.caution();
+            assert_eq!(caution.is_some(), told.is_some(), "{policy}");
+            let caution = caution.unwrap_or_default();
+            assert!(caution.contains(told.unwrap_or_default()), "{caution}");
         }
     }
 }
