@@ -26,8 +26,10 @@ pub struct Proxy {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// Where new connections lead.
+    server: Mutex<SocketAddr>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -55,8 +57,18 @@ impl std::fmt::Debug for State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn address_of(url: &str) -> SocketAddr {
+    url.strip_prefix("redis://")
+        .and_then(|address| address.parse().ok())
+        .expect("an address of Redis")
 }
 
 impl Proxy {
@@ -67,18 +79,19 @@ impl Proxy {
     /// If there is no free port, or that is no such address.
     #[must_use]
     pub fn to(url: &str) -> Self {
-        let server: SocketAddr = url
-            .strip_prefix("redis://")
-            .and_then(|address| address.parse().ok())
-            .expect("an address of Redis");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            server: Mutex::new(address_of(url)),
+            state: Mutex::default(),
+            changed: Condvar::default(),
+        });
         let of_all = Arc::clone(&shared);
         // Ends with the process of the test, as do the connections.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let shared = Arc::clone(&of_all);
+                let server = *lock(&shared.server);
                 thread::spawn(move || drop(connect(&client, server, &shared)));
             }
         });
@@ -89,6 +102,15 @@ impl Proxy {
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// Leads to another `redis://HOST:PORT` from the next connection on.
+    ///
+    /// # Panics
+    ///
+    /// If that is no such address.
+    pub fn lead_to(&self, url: &str) {
+        *lock(&self.shared.server) = address_of(url);
     }
 
     /// Does `act` at the `number`th command of the registry from now on, the first being 1.

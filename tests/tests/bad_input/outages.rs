@@ -52,6 +52,35 @@ async fn a_bus_waits_for_a_redis_that_is_not_there_yet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_evicts_is_cautioned_of() {
+    // Managed servers often forbid CONFIG.
+    let without_config = ["--rename-command", "CONFIG", ""];
+    for (policy, caution) in [
+        ("noeviction", None),
+        (
+            "allkeys-lru",
+            Some("drops messages when its memory is full"),
+        ),
+        (
+            "volatile-ttl",
+            Some("forgets nonces and event ids when its memory is full"),
+        ),
+    ] {
+        let options = [&["--maxmemory-policy", policy][..], &without_config].concat();
+        let stand = Stand::over(RedisServer::start_with(&options));
+        let bus = stand.bus(|_| {});
+        let status = eventually(async || {
+            let status = bus.bus.status();
+            status.ready.then_some(status)
+        })
+        .await;
+        let reasons = status.reasons.join("; ");
+        assert_eq!(reasons.is_empty(), caution.is_none(), "{policy}: {reasons}");
+        assert!(reasons.contains(caution.unwrap_or_default()), "{reasons}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_lost_loses_nothing_that_was_accepted() {
     let mut stand = Stand::redis();
     let bus = stand.bus(|setup| {

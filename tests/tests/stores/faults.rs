@@ -9,6 +9,7 @@ use oona::store::{
 };
 use oona_core::entry::EntryId;
 use oona_tests::binary::PATIENCE;
+use oona_tests::proxy::Proxy;
 use oona_tests::redis_server::RedisServer;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -207,6 +208,39 @@ async fn what_was_confirmed_while_it_crashed_is_there() {
     let kept = kept.unwrap().into_iter().map(|entry| entry.id);
     let kept: BTreeSet<_> = kept.collect();
     assert!(confirmed.is_subset(&kept), "what was confirmed is kept");
+}
+
+#[tokio::test]
+async fn a_server_that_only_reads_is_left_for_the_one_that_its_address_leads_to() {
+    let (first, second) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::to(&first.url());
+    let store = store(&proxy.url());
+    let stream = StreamName::from("s");
+    let write = async || {
+        let batch = [Append::new(stream.clone(), record("1"))];
+        let mut written = store.append(&batch).await?;
+        written.remove(0).map(drop)
+    };
+    store
+        .ensure_group(&stream, "g", GroupStart::Beginning)
+        .await
+        .unwrap();
+    write().await.unwrap();
+    // A failover as a proxy or a name sees it: connections that are open still lead to the first.
+    order(&first, &["REPLICAOF", "127.0.0.1", "1"]).await;
+    proxy.lead_to(&second.url());
+    let error = write().await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Refused { code, .. } if code == "READONLY"),
+        "{error}"
+    );
+    write().await.unwrap();
+    assert_eq!(second.ask::<u64>(&["XLEN", "s"]), 1);
+    assert_eq!(
+        first.ask::<u64>(&["XLEN", "s"]),
+        1,
+        "nothing more was written"
+    );
 }
 
 #[tokio::test]

@@ -188,7 +188,7 @@ async fn put_out(
     traffic: &Traffic,
     answers: bool,
 ) -> io::Result<()> {
-    // Since the answers may be cut.
+    // Bytes since answers may be cut, and that is changed to less under way.
     let mut passed = 0;
     while let Some((at, mut chunk)) = under_way.recv().await {
         let now = *way.borrow();
@@ -203,7 +203,7 @@ async fn put_out(
         match now.cut_after.filter(|_| answers) {
             None => passed = 0,
             Some(end) if passed + bytes > end => {
-                chunk.truncate(usize::try_from(end - passed).unwrap_or(0));
+                chunk.truncate(usize::try_from(end.saturating_sub(passed)).unwrap_or(0));
                 to.write_all(&chunk).await?;
                 traffic.cuts.fetch_add(1, Ordering::Relaxed);
                 return Err(io::ErrorKind::ConnectionReset.into());
