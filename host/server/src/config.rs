@@ -115,6 +115,8 @@ pub struct StoreConfig {
     pub kind: StoreKind,
     /// Where Redis is.
     pub url: StoreUrl,
+    /// How many replicas must have an entry before its publish is accepted.
+    pub replicas_min: u32,
     /// When to give up on a store that never answered. `None`: never.
     pub give_up_after: Option<Duration>,
 }

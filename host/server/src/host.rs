@@ -253,13 +253,20 @@ fn not_watched(error: &WatchError) {
 }
 
 fn store(config: &Config) -> Result<Arc<dyn Store>, ConfigError> {
-    let StoreConfig { kind, url, .. } = &config.store;
+    let StoreConfig {
+        kind,
+        url,
+        replicas_min,
+        ..
+    } = &config.store;
     Ok(match kind {
         StoreKind::Memory => Arc::new(MemoryStore::new(clock::system())),
         StoreKind::Redis => {
             let store = RedisStore::new(url.reveal());
             // The error's source may quote the address, and the address may hold a password.
-            Arc::new(store.map_err(|error| config.refusal(&["store", "url"], error.to_string()))?)
+            let store =
+                store.map_err(|error| config.refusal(&["store", "url"], error.to_string()))?;
+            Arc::new(store.with_replicas(*replicas_min))
         }
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use oona::store::redis::RedisStore;
 use oona::store::{
-    Append, GroupStart, ReadRequest, Settlement, Step, Store, StoreError, StreamName,
+    Append, GroupStart, Once, ReadRequest, Settlement, Step, Store, StoreError, StreamName,
 };
 use oona_core::entry::EntryId;
 use oona_tests::binary::PATIENCE;
@@ -241,6 +241,40 @@ async fn a_server_that_only_reads_is_left_for_the_one_that_its_address_leads_to(
         1,
         "nothing more was written"
     );
+}
+
+#[tokio::test]
+async fn what_replicas_must_have_is_not_appended_without_them() {
+    let (master, replica) = (RedisServer::start(), RedisServer::start());
+    let store = store(&master.url()).with_replicas(1);
+    let write = async || {
+        let event = Once {
+            event: "event".into(),
+            window: LONG,
+            note: "first".into(),
+        };
+        let batch = [Append {
+            once: Some(event),
+            ..Append::new("s".into(), record("1"))
+        }];
+        store.append(&batch).await?.remove(0)
+    };
+    // Neither what is new nor what was written before, and may be lost with this server.
+    for _ in 0..2 {
+        let error = write().await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+        assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
+    }
+    let port = master
+        .url()
+        .rsplit(':')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    order(&replica, &["REPLICAOF", "127.0.0.1", &port]).await;
+    let written = eventually(async || write().await.ok()).await;
+    assert_eq!(written.before.as_deref(), Some(&b"first"[..]));
+    assert_eq!(replica.ask::<u64>(&["XLEN", "s"]), 1);
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ pub enum StartError {
     /// There is no free port.
     #[error("there is no free port")]
     Port(#[source] io::Error),
+    /// It cannot be given a configuration.
+    #[error("cannot write a configuration for redis-server")]
+    Config(#[source] io::Error),
     /// This program cannot be run again.
     #[error("cannot run this program as a host of its own")]
     Host(#[source] io::Error),
@@ -40,6 +43,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub(super) struct RedisProcess {
     port: u16,
+    /// A file with more options, which it may write to.
+    config: Option<PathBuf>,
     options: Vec<String>,
     directory: PathBuf,
     process: Option<Process>,
@@ -61,12 +66,28 @@ impl RedisProcess {
     pub(super) async fn start_in(directory: &Path, options: &[&str]) -> Result<Self, StartError> {
         let mut redis = Self {
             port: free_port()?,
+            config: None,
             options: options.iter().map(ToString::to_string).collect(),
             directory: directory.to_owned(),
             process: None,
         };
         redis.restart().await?;
         Ok(redis)
+    }
+
+    /// A Sentinel, with this configuration.
+    pub(super) async fn start_sentinel(directory: &Path, config: &str) -> Result<Self, StartError> {
+        let file = directory.join("sentinel.conf");
+        std::fs::write(&file, config).map_err(StartError::Config)?;
+        let mut sentinel = Self {
+            port: free_port()?,
+            config: Some(file),
+            options: vec!["--sentinel".to_owned()],
+            directory: directory.to_owned(),
+            process: None,
+        };
+        sentinel.restart().await?;
+        Ok(sentinel)
     }
 
     pub(super) fn url(&self) -> String {
@@ -118,6 +139,7 @@ impl RedisProcess {
         let process = Process::spawn(
             Command::new("sh")
                 .args(["-c", WITHOUT_SIGNAL, "redis-server"])
+                .args(&self.config)
                 .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
                 .args(["--save", ""])
                 .arg("--logfile")

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oona_core::dead_letter::DeadLetter;
 use oona_core::entry::EntryId;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 use super::BenchError;
 use super::ledger::{Ledger, number_of};
@@ -17,6 +17,9 @@ const PAGE: usize = 1_000;
 
 /// How long what is under way at the end may take.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long what a subscriber has handled may take to be entered in the account, once nothing is left.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Between two looks whether it is done.
 const LOOK: Duration = Duration::from_millis(50);
@@ -64,16 +67,21 @@ impl StoreView {
         }
     }
 
-    /// Waits until everything is handled and settled. What is not by the end of the time shows in the
-    /// account.
+    /// Waits until everything is handled and settled, or nothing more can come. What is not by then shows in
+    /// the account.
     pub(super) async fn drain(&mut self, ledger: &Ledger) -> Result<(), StoreError> {
         let done = async {
             let mut looks = interval(LOOK);
+            let mut quiet_since = Instant::now();
             loop {
                 looks.tick().await;
                 self.read_dead_letters(ledger).await?;
-                if ledger.tally().open == 0 && self.unfinished().await? == 0 {
+                let finished = self.unfinished().await? == 0;
+                if finished && (ledger.tally().open == 0 || quiet_since.elapsed() >= QUIET) {
                     return Ok(());
+                }
+                if !finished {
+                    quiet_since = Instant::now();
                 }
             }
         };

@@ -58,6 +58,7 @@ fn store(read: &Read<'_>) -> StoreConfig {
             _ => StoreKind::Redis,
         },
         url: StoreUrl(read.0.text("store.url").to_owned()),
+        replicas_min: read.count_u32("store.replicas_min"),
         give_up_after: (!give_up_after.is_zero()).then_some(give_up_after),
     }
 }

@@ -11,6 +11,7 @@
 //! Retry and redrive stay within one hash slot only if the streams do: with Redis Cluster, the
 //! dead-letter stream would have to share the slot of every stream that feeds it.
 
+mod address;
 mod command;
 mod connection;
 mod reply;
@@ -26,8 +27,9 @@ use oona_core::Timestamp;
 use oona_core::broadcast::Sight;
 use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::NonceSeen;
-use redis::{Client, Cmd, Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value, cmd};
 
+use self::address::Address;
 use self::command::{delayed, eval, event_key, idle_key, kept_key, ms, receipts_key};
 use self::connection::Connections;
 use self::reply::{GroupInfo, Unexpected};
@@ -57,6 +59,8 @@ const CLAIM_ROUNDS_MAX: usize = 16;
 /// See the module.
 pub struct RedisStore {
     connections: Connections,
+    /// How many replicas must have an entry before it counts as appended.
+    replicas_min: u32,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -69,7 +73,10 @@ impl std::fmt::Debug for RedisStore {
 
 /// A URL that is none of Redis.
 #[derive(Debug, thiserror::Error)]
-#[error("not a Redis URL, which looks like redis://[user:password@]host[:port][/database]")]
+#[error(
+    "not a Redis URL, which looks like redis://[user:password@]host[:port][/database], or like \
+     redis+sentinel://[user:password@]host[:port],…/master[/database]"
+)]
 pub struct InvalidUrl(#[source] redis::RedisError);
 
 impl RedisStore {
@@ -79,10 +86,21 @@ impl RedisStore {
     ///
     /// If `url` is no URL of Redis.
     pub fn new(url: &str) -> Result<Self, InvalidUrl> {
-        let client = Client::open(url).map_err(InvalidUrl)?;
+        let address = Address::parse(url).map_err(InvalidUrl)?;
         Ok(Self {
-            connections: Connections::new(client),
+            connections: Connections::new(address),
+            replicas_min: 0,
         })
+    }
+
+    /// The same, where so many replicas must have an entry before it counts as appended: then the loss of
+    /// the server loses nothing that was accepted, if one of these takes over.
+    #[must_use]
+    pub fn with_replicas(self, replicas_min: u32) -> Self {
+        Self {
+            replicas_min,
+            ..self
+        }
     }
 
     fn parse<T>(&self, parsed: Result<T, Unexpected>) -> Result<T, StoreError> {
@@ -94,6 +112,19 @@ impl RedisStore {
         value
             .extract_error()
             .map_err(|error| self.connections.failed(&error))
+    }
+
+    /// Whether enough replicas have what was written. If not, it may be lost with this server.
+    fn check_replicas(&self, answer: Value) -> Result<(), StoreError> {
+        let detail = match self.answer(answer) {
+            Ok(Value::Int(have)) if have >= self.replicas_min.into() => return Ok(()),
+            Ok(Value::Int(have)) => {
+                format!("{have} of {} replicas have it in time", self.replicas_min)
+            }
+            Ok(_) => "an answer that is not a number of replicas".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(self.connections.unavailable(&detail))
     }
 
     /// Settles each by the command that `settle` makes of it.
@@ -184,12 +215,21 @@ impl Store for RedisStore {
         for append in batch {
             pipeline.add_command(command::append(append));
         }
-        let answers = self.connections.pipe(&pipeline).await?;
+        if self.replicas_min > 0 {
+            command::add_wait(&mut pipeline, self.replicas_min);
+        }
+        let mut answers = self.connections.pipe(&pipeline).await?;
+        let waited = answers.split_off(batch.len()).pop();
         let written = |value| {
             let value = self.answer(value)?;
             self.parse(reply::written(value))
         };
-        Ok(answers.into_iter().map(written).collect())
+        let written: Vec<_> = answers.into_iter().map(written).collect();
+        match waited {
+            Some(waited) if written.iter().any(Result::is_ok) => self.check_replicas(waited)?,
+            _ => {}
+        }
+        Ok(written)
     }
 
     async fn recall(&self, events: &[Arc<str>]) -> Result<Vec<Option<Written>>, StoreError> {

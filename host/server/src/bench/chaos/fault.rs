@@ -61,6 +61,8 @@ pub enum Fault {
     RedisReadOnly,
     /// Another Redis takes over; connections to the old one stay open and lead to a replica
     Failover,
+    /// Redis is killed, and Sentinel has its replica take over
+    SentinelFailover,
     /// Connections to Redis are cut in the middle of an answer, again and again
     ConnectionCut,
     /// The network to Redis is slow and narrow
@@ -84,6 +86,7 @@ impl Fault {
         Self::RedisFull,
         Self::RedisReadOnly,
         Self::Failover,
+        Self::SentinelFailover,
         Self::ConnectionCut,
         Self::SlowNetwork,
         Self::DiskFull,
@@ -115,7 +118,18 @@ impl Fault {
 
     /// Whether a second Redis follows the first.
     pub(super) const fn needs_replica(self) -> bool {
-        matches!(self, Self::Failover)
+        matches!(self, Self::Failover | Self::SentinelFailover)
+    }
+
+    /// Whether hosts ask a Sentinel where Redis is, and wait for the replica.
+    pub(super) const fn needs_sentinel(self) -> bool {
+        matches!(self, Self::SentinelFailover)
+    }
+
+    /// Whether what groups have read and settled may be lost: a replica that is waited for has every
+    /// message, but not yet who got it. Then one may come again without a mark that says so.
+    pub(super) const fn forgets_deliveries(self) -> bool {
+        matches!(self, Self::SentinelFailover)
     }
 
     /// Why it cannot be brought about here, if it cannot.
@@ -246,6 +260,7 @@ pub(super) async fn inflict(
             scene.redis.ask(&["REPLICAOF", "NO", "ONE"]).await?;
         }
         Fault::Failover => fail_over(scene).await?,
+        Fault::SentinelFailover => be_taken_over(scene).await?,
         Fault::ConnectionCut => {
             let proxy = scene.proxy()?;
             for _ in 0..CUTS {
@@ -311,6 +326,23 @@ async fn fail_over(scene: &mut Scene) -> Result<(), BenchError> {
     scene.ends_now();
     scene.proxy()?.change(|way| way.to = to);
     std::mem::swap(&mut scene.redis, &mut replica);
+    scene.replica = Some(replica);
+    Ok(())
+}
+
+/// The master is gone, and the replica made one. The old one comes back as its replica.
+async fn be_taken_over(scene: &mut Scene) -> Result<(), BenchError> {
+    let replica = scene.replica.take();
+    let mut replica = replica.ok_or(BenchError::NotFelt("there is no replica"))?;
+    scene.redis.kill();
+    scene.is_refused(AWAY).await?;
+    replica.leads().await?;
+    scene.ends_now();
+    std::mem::swap(&mut scene.redis, &mut replica);
+    replica.restart().await?;
+    let master = scene.redis.address();
+    let (host, port) = (master.ip().to_string(), master.port().to_string());
+    replica.ask(&["REPLICAOF", &host, &port]).await?;
     scene.replica = Some(replica);
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! What a Redis is made to suffer.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +12,13 @@ use tokio::time::{interval, timeout};
 use super::super::BenchError;
 use super::super::process::Process;
 use super::super::raw::Raw;
-use super::super::redis_process::RedisProcess;
+use super::super::redis_process::{RedisProcess, StartError};
+
+/// What Sentinels call the first Redis.
+pub(super) const MASTER: &str = "chaos";
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks whether something has happened.
 const LOOK: Duration = Duration::from_millis(10);
@@ -42,25 +50,72 @@ impl RedisProcess {
     }
 
     /// Waits until it has all that its master has.
-    pub(super) async fn follows(&self, patience: Duration) -> Result<(), BenchError> {
-        let follows = async {
-            let mut looks = interval(LOOK);
-            loop {
-                looks.tick().await;
-                let told = self.ask(&["INFO", "replication"]).await?;
-                let info: String = redis::from_redis_value(told).map_err(RedisError::from)?;
-                if info.contains("master_link_status:up") {
-                    return Ok(());
-                }
-            }
+    pub(super) async fn follows(&self) -> Result<(), BenchError> {
+        self.tells("master_link_status:up", "the replica does not follow")
+            .await
+    }
+
+    /// Waits until it has taken over.
+    pub(super) async fn leads(&self) -> Result<(), BenchError> {
+        self.tells("role:master", "the replica did not take over")
+            .await
+    }
+
+    async fn tells(&self, text: &str, otherwise: &'static str) -> Result<(), BenchError> {
+        let told = async || {
+            let info = self.ask(&["INFO", "replication"]).await?;
+            let info: String = redis::from_redis_value(info)?;
+            Ok(info.contains(text))
         };
-        let followed = timeout(patience, follows).await;
-        followed.unwrap_or(Err(BenchError::NotFelt("the replica does not follow")))
+        eventually(told, otherwise).await
+    }
+
+    /// Of a Sentinel: waits until it knows a replica that could take over.
+    pub(super) async fn knows_replica(&self) -> Result<(), BenchError> {
+        let known = async || {
+            let replicas = self.ask(&["SENTINEL", "REPLICAS", MASTER]).await?;
+            let replicas: Vec<BTreeMap<String, String>> = redis::from_redis_value(replicas)?;
+            let link = |replica: &BTreeMap<_, _>| replica.get("master-link-status").cloned();
+            Ok(replicas
+                .iter()
+                .filter_map(link)
+                .any(|status| status == "ok"))
+        };
+        eventually(known, "the Sentinel knows no replica").await
     }
 
     fn running(&mut self) -> io::Result<&mut Process> {
         self.process().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+/// A Sentinel of this master, which knows within moments that it is gone.
+pub(super) async fn sentinel_of(
+    master: SocketAddr,
+    directory: &Path,
+) -> Result<RedisProcess, StartError> {
+    let (host, port) = (master.ip(), master.port());
+    let config = format!(
+        "sentinel monitor {MASTER} {host} {port} 1\n\
+         sentinel down-after-milliseconds {MASTER} 500\n\
+         sentinel failover-timeout {MASTER} 5000\n"
+    );
+    RedisProcess::start_sentinel(directory, &config).await
+}
+
+/// Waits until something is so. What cannot be asked yet is not.
+async fn eventually(
+    mut so: impl AsyncFnMut() -> Result<bool, RedisError>,
+    otherwise: &'static str,
+) -> Result<(), BenchError> {
+    let wait = async {
+        let mut looks = interval(LOOK);
+        while !so().await.unwrap_or(false) {
+            looks.tick().await;
+        }
+    };
+    let waited = timeout(PATIENCE, wait).await;
+    waited.map_err(|_| BenchError::NotFelt(otherwise))
 }
 
 /// Size of the largest file there: the one that grows.

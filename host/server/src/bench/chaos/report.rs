@@ -82,7 +82,12 @@ impl Row {
     pub(super) fn add(&mut self, outcome: &Outcome) {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let tally = outcome.tally;
-        let wrong = tally.open + tally.contradicted + tally.unmarked + outcome.unfinished;
+        let unmarked = if self.fault.forgets_deliveries() {
+            0
+        } else {
+            tally.unmarked
+        };
+        let wrong = tally.open + tally.contradicted + unmarked + outcome.unfinished;
         self.rounds += 1;
         self.account += tally;
         self.unfinished += outcome.unfinished;

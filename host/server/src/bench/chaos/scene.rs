@@ -17,6 +17,7 @@ use super::super::redis_process::RedisProcess;
 use super::super::store_view::StoreView;
 use super::fault::Fault;
 use super::proxy::Proxy;
+use super::redis::{MASTER, sentinel_of};
 use super::subscriber::{SubscriberOptions, SubscriberProcess};
 use super::{ChaosOptions, Witnessed};
 
@@ -47,6 +48,8 @@ const SETTINGS: [&str; 4] = [
 pub(super) struct Scene {
     pub(super) redis: RedisProcess,
     pub(super) replica: Option<RedisProcess>,
+    /// It ends with the scene; hosts alone ask it.
+    _sentinel: Option<RedisProcess>,
     proxy: Option<Proxy>,
     pub(super) hosts: Vec<HostProcess>,
     pub(super) subscribers: Vec<SubscriberProcess>,
@@ -91,6 +94,7 @@ impl Scene {
             let (host, port) = (redis.address().ip(), redis.address().port());
             let follow = ["REPLICAOF", &host.to_string(), &port.to_string()];
             replica.ask(&follow).await?;
+            replica.follows().await?;
             Some(replica)
         } else {
             None
@@ -100,7 +104,22 @@ impl Scene {
         } else {
             None
         };
-        let store = proxy.as_ref().map_or_else(|| redis.url(), Proxy::url);
+        let sentinel = if fault.needs_sentinel() {
+            let sentinel = sentinel_of(redis.address(), &place("sentinel")?).await?;
+            sentinel.knows_replica().await?;
+            Some(sentinel)
+        } else {
+            None
+        };
+        let (store, replicas_min) = match (&proxy, &sentinel) {
+            (_, Some(sentinel)) => {
+                let url = format!("redis+sentinel://{}/{MASTER}", sentinel.address());
+                (url, 1)
+            }
+            (Some(proxy), None) => (proxy.url(), 0),
+            (None, None) => (redis.url(), 0),
+        };
+        let replicas_min = format!("store.replicas_min={replicas_min}");
         let secret = uuid::Uuid::now_v7().to_string();
         let mut hosts = Vec::with_capacity(HOSTS);
         for number in 0..HOSTS {
@@ -111,7 +130,11 @@ impl Scene {
                 compiled: compiled.to_owned(),
                 policies: policies.to_owned(),
                 secret: secret.clone(),
-                more: SETTINGS.map(str::to_owned).to_vec(),
+                more: [&SETTINGS[..], &[&replicas_min]]
+                    .concat()
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
             };
             hosts.push(HostProcess::start(settings).await?);
         }
@@ -120,6 +143,7 @@ impl Scene {
         let mut scene = Self {
             redis,
             replica,
+            _sentinel: sentinel,
             proxy,
             hosts,
             subscribers: Vec::with_capacity(HOSTS),
@@ -133,9 +157,6 @@ impl Scene {
         scene.begin(options.rate)?;
         let flows = || scene.witnessed.tally().acknowledged >= WARM_UP;
         scene.until("no message was handled", flows).await?;
-        if let Some(replica) = &scene.replica {
-            replica.follows(PATIENCE).await?;
-        }
         scene.witnessed.count_pauses();
         Ok(scene)
     }

@@ -83,6 +83,20 @@ pub(super) fn append_after(
     command
 }
 
+/// How long replicas may take to have what was written.
+const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What is written so that replicas can be waited for.
+const MARK: &str = "oona:replicated";
+
+/// Adds what waits until so many replicas have all that was written before. The server waits for what this
+/// connection has written, and the answer to a duplicate writes nothing: so there is a mark behind it.
+pub(super) fn add_wait(pipeline: &mut Pipeline, replicas_min: u32) {
+    let time = ms(REPLICAS_TIMEOUT);
+    pipeline.cmd("SET").arg(MARK).arg("").arg("PX").arg(time);
+    pipeline.cmd("WAIT").arg(replicas_min).arg(time);
+}
+
 /// Where receipts are.
 pub(super) fn receipts_key(stream: &str, name: &str) -> String {
     format!("{{{stream}}}:receipt:{name}")

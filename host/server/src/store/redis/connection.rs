@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, Value};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, Value};
 
 use super::super::StoreError;
+use super::address::Address;
 use super::reply::Unexpected;
 
 /// How long a connection may take to be made.
@@ -32,7 +33,7 @@ const NOT_THE_ONE: [&str; 2] = ["READONLY", "MASTERDOWN"];
 
 /// See the module.
 pub(super) struct Connections {
-    client: Client,
+    source: Address,
     /// Where, without secrets.
     pub(super) address: String,
     /// What the server does at the end of its memory, unless it keeps all.
@@ -44,11 +45,10 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(client: Client) -> Self {
-        let address = client.get_connection_info().addr().to_string();
+    pub(super) fn new(source: Address) -> Self {
         Self {
-            client,
-            address,
+            address: source.told.clone(),
+            source,
             eviction: ArcSwapOption::empty(),
             shared: ArcSwapOption::empty(),
             connecting: tokio::sync::Mutex::new(()),
@@ -147,10 +147,13 @@ impl Connections {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(response);
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await;
+        let connection = async {
+            let client = self.source.client().await?;
+            client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await
+        };
+        let connection = connection.await;
         let mut connection = connection.map_err(|error| self.failed(&error))?;
         let info = self.info(&mut connection, "server").await?;
         self.check_version(&info)?;
@@ -215,7 +218,7 @@ impl Connections {
         })
     }
 
-    fn unavailable(&self, detail: &str) -> StoreError {
+    pub(super) fn unavailable(&self, detail: &str) -> StoreError {
         StoreError::Unavailable {
             address: self.address.clone(),
             detail: detail.to_owned(),
@@ -281,7 +284,7 @@ mod tests {
     use super::*;
 
     fn connections() -> Connections {
-        Connections::new(Client::open("redis://127.0.0.1:1").unwrap())
+        Connections::new(Address::parse("redis://127.0.0.1:1").unwrap())
     }
 
     /// What the store makes of an answer: its kind, and its code.
