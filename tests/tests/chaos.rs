@@ -106,7 +106,8 @@ fn a_redis_that_refuses_to_write_loses_nothing() {
     ]);
 }
 
-/// The account finds a loss if there is one: here a Redis that forgets everything when it is killed.
+/// The account finds a loss if there is one: here a Redis that forgets everything when it is killed, with
+/// more load than can be handled at once.
 #[test]
 fn a_redis_that_forgets_is_found_out() {
     let directory = TempDir::new().expect("a temporary directory");
@@ -120,7 +121,7 @@ fn a_redis_that_forgets_is_found_out() {
     let places = std::iter::once(directory.path().to_owned()).chain(std::env::split_paths(&path));
     let mut chaos = command(&directory, &["bench", "chaos", "--fault", "redis-kill"]);
     let output = chaos
-        .args(["--rate", "300", "--output", "json", "--policies"])
+        .args(["--rate", "10000", "--output", "json", "--policies"])
         .arg(policies::directory())
         .env("PATH", std::env::join_paths(places).expect("paths"))
         .env("REAL_REDIS", real.expect("run `make setup`"))
