@@ -155,7 +155,8 @@ fn a_wrong_configuration_is_one_message_with_file_line_key_and_remedy() {
         (
             "[store]\nurl = 'http://user:hunter2@db'\n",
             "oona: oona.toml:2: store.url: not a Redis URL, which looks like \
-             redis://[user:password@]host[:port][/database]\n",
+             redis://[user:password@]host[:port][/database], or like \
+             redis+sentinel://[user:password@]host[:port],…/master[/database]\n",
         ),
         (
             "[signing]\nalso_accept_env = ['OLD_SECRET']\n",
