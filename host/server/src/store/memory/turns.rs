@@ -155,13 +155,21 @@ impl Stream {
                 }
             }
         }
-        let unread = after(&self.entries, Some(group.read_through));
-        for (id, fields) in unread.take(request.count - found.len()) {
-            group.read_through = *id;
-            group.pending.insert(*id, pending());
-            if group.seat(request.group, *id, fields) {
-                let fields = fields.clone();
-                found.push(Entry { id: *id, fields });
+        // Behind what is put in line there may be more: who asks never waits with something unread.
+        loop {
+            let mut new = 0;
+            let unread = after(&self.entries, Some(group.read_through));
+            for (id, fields) in unread.take(request.count - found.len()) {
+                new += 1;
+                group.read_through = *id;
+                group.pending.insert(*id, pending());
+                if group.seat(request.group, *id, fields) {
+                    let fields = fields.clone();
+                    found.push(Entry { id: *id, fields });
+                }
+            }
+            if new == 0 || !found.is_empty() {
+                break;
             }
         }
         Ok(found)

@@ -45,6 +45,8 @@ fn ready(stream: &str, group: &str) -> String {
 struct Handed {
     entries: Vec<Entry>,
     through: String,
+    /// How many it has read now, those included that wait in line.
+    new: u64,
 }
 
 impl RedisStore {
@@ -98,9 +100,15 @@ impl Turns for RedisStore {
         let until = Instant::now() + request.block;
         loop {
             let handed = self.hand_out(&request).await?;
-            if handed.iter().all(|handed| handed.entries.is_empty()) && Instant::now() < until {
-                self.await_any(&request, &handed, until).await?;
-                continue;
+            if handed.iter().all(|handed| handed.entries.is_empty()) {
+                // Behind what was put in line there may be more.
+                if handed.iter().any(|handed| handed.new > 0) {
+                    continue;
+                }
+                if Instant::now() < until {
+                    self.await_any(&request, &handed, until).await?;
+                    continue;
+                }
             }
             let of_stream = |(index, handed): (usize, Handed)| {
                 let entries = handed.entries.into_iter();
@@ -180,12 +188,14 @@ fn settle(group: &str, settlement: &Settlement) -> Cmd {
 
 fn handed(value: Value) -> Result<Handed, Unexpected> {
     let mut parts = reply::list(value)?.into_iter();
-    let (Some(entries), Some(through)) = (parts.next(), parts.next()) else {
+    let (Some(entries), Some(through), Some(new)) = (parts.next(), parts.next(), parts.next())
+    else {
         return Err(Unexpected("entries, and how far the group has read"));
     };
     Ok(Handed {
         entries: reply::entries(entries)?,
         through: reply::text(through)?,
+        new: reply::count(&new)?,
     })
 }
 

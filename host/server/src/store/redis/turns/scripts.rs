@@ -153,15 +153,19 @@ while #found < count do
     redis.call('XDEL', ready, note[1])
   end
 end
+local new = {}
 if #found < count then
   local read = redis.call('XREADGROUP', 'GROUP', group, consumer,
     'COUNT', count - #found, 'STREAMS', stream, '>')
-  for _, entry in ipairs(read and read[1][2] or {}) do
+  new = read and read[1][2] or {}
+  for _, entry in ipairs(new) do
     last = entry[1]
     if seat(entry[1], entry[2]) then found[#found + 1] = entry end
   end
 end
-return {found, last}
+-- Before Redis 7.2, who reads and gets nothing is not known.
+if #new == 0 then redis.call('XGROUP', 'CREATECONSUMER', stream, group, consumer) end
+return {found, last, #new}
 "
 );
 
