@@ -6,12 +6,16 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use oona::bus::{Nack, Retention, Subscription};
+use oona::proto::admin_client::AdminClient;
+use oona::proto::{DeadLetterFilter, RedriveDeadLettersRequest};
 use oona::store::StreamName;
 use oona_core::envelope::message_type::{KERNEL_PREFETCH_REQUEST, TELEMETRY};
 use oona_tests::binary::{Host, command, text};
 use oona_tests::bus::{SECRET, Stand, TestBus, draft, next};
+use oona_tests::grpc::connect;
 use serde_json::Value;
 use tempfile::TempDir;
+use tonic::Code;
 
 /// A host on the Redis of a stand, with the key of its buses.
 fn host(stand: &Stand, arguments: &[&str]) -> Host {
@@ -237,6 +241,24 @@ async fn what_comes_back_is_not_redriven_twice_by_one_command() {
     assert_eq!(letters.len(), 8);
     let again = letters.iter().filter(|letter| letter.redrives == 1);
     assert_eq!(again.count(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_that_no_clock_can_keep_is_refused() {
+    let host = Host::start(&["--set", "store.kind=memory"]);
+    let channel = connect(host.address).await.unwrap();
+    let request = RedriveDeadLettersRequest {
+        filter: Some(DeadLetterFilter::default()),
+        per_second: u32::MAX,
+        ..RedriveDeadLettersRequest::default()
+    };
+    let refused = AdminClient::new(channel)
+        .redrive_dead_letters(request)
+        .await;
+    let refused = refused.expect_err("it is refused");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let expected = "4294967295 letters per second; use 1 to 100000";
+    assert_eq!(refused.message(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,9 @@ const LIMIT_MAX: usize = 1_000;
 /// How many letters are redriven in a second, unless another number is asked for.
 const PER_SECOND_DEFAULT: u32 = 100;
 
+/// The most that a request can ask for, as `oona dlq redrive` has it.
+const PER_SECOND_MAX: u32 = 100_000;
+
 pub(super) async fn list(
     bus: &Bus,
     request: proto::ListDeadLettersRequest,
@@ -97,7 +100,11 @@ pub(super) async fn redrive(
     }
     let per_second = match request.per_second {
         0 => PER_SECOND_DEFAULT,
-        per_second => per_second,
+        per_second @ 1..=PER_SECOND_MAX => per_second,
+        per_second => {
+            let what = format!("{per_second} letters per second; use 1 to {PER_SECOND_MAX}");
+            return Err(Status::invalid_argument(what));
+        }
     };
     let order = Order {
         act: if request.dry_run {
