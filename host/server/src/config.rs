@@ -445,6 +445,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_is_told_in_one_line_whatever_it_repeats() {
+        let expected = "oona.toml:1: \"a\\nb\": unknown key; known here: ";
+        let error = assemble("\"a\\nb\" = 1", &Sources::default()).err();
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.starts_with(expected), "{error}");
+        let file = "[store]\nkind = \"a\\u001b[2J\"";
+        let told = "oona.toml:2: store.kind: `a\\u{1b}[2J` is none of redis, memory";
+        check_error(assemble(file, &Sources::default()), told);
+    }
+
+    #[test]
     fn a_file_that_is_not_there_is_told() {
         let sources = Sources {
             file: Some("/nowhere/oona.toml".into()),

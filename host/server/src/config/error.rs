@@ -36,7 +36,7 @@ impl fmt::Display for Origin {
 
 /// A configuration that cannot be used: where, which key, and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{origin}: {}{problem}", key_prefix(.key))]
+#[error("{}", in_one_line(&format!("{origin}: {}{problem}", key_prefix(.key))))]
 pub struct ConfigError {
     /// Where it was said.
     pub origin: Origin,
@@ -52,6 +52,17 @@ fn key_prefix(key: &str) -> String {
     } else {
         format!("{key}: ")
     }
+}
+
+/// Names and values are repeated as they were given, which may be over several lines, or with what a
+/// terminal takes for an order.
+fn in_one_line(text: &str) -> String {
+    let character = |character: char| {
+        let plain = (!character.is_control()).then_some(character);
+        let escaped = character.is_control().then(|| character.escape_debug());
+        plain.into_iter().chain(escaped.into_iter().flatten())
+    };
+    text.chars().flat_map(character).collect()
 }
 
 /// What is wrong with a setting.
