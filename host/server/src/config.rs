@@ -135,9 +135,12 @@ impl StoreUrl {
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, host))) => write!(f, "{scheme}://***@{host}"),
-            _ => f.write_str(&self.0),
+        let Some((before, host)) = self.0.rsplit_once('@') else {
+            return f.write_str(&self.0);
+        };
+        match before.split_once("://") {
+            Some((scheme, _)) => write!(f, "{scheme}://***@{host}"),
+            None => write!(f, "***@{host}"),
         }
     }
 }
@@ -594,5 +597,11 @@ mod tests {
         assert_eq!(config.store.url.to_string(), "redis://***@db:6379/1");
         let told = format!("{config:?}");
         assert!(!told.contains("hunter2"), "{told}");
+        let unfinished = StoreUrl("oona:hunter2@db:6379".to_owned());
+        assert_eq!(
+            unfinished.to_string(),
+            "***@db:6379",
+            "nor before it is an address"
+        );
     }
 }
