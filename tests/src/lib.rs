@@ -5,6 +5,7 @@ pub mod bus;
 pub mod by_hand;
 pub mod clock;
 pub mod desk;
+pub mod fuzz;
 pub mod grpc;
 pub mod http;
 pub mod policies;

@@ -1,6 +1,5 @@
 //! `oona explain`: what each policy decides on a message, and why.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -8,12 +7,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{self, Server};
 use super::output::Output;
 use super::{EXIT_OK, Failure};
-use crate::proto::ExplainRequest;
+use crate::explain;
 
 const EXPLAIN_HELP: &str = "\
 Every policy in use is asked about the message, in the order in which it would meet them, with the
@@ -61,7 +60,7 @@ async fn explain(args: &Explain) -> Result<u8, Failure> {
     };
     let value: Value = serde_json::from_str(text.trim())
         .map_err(|error| Failure::Usage(format!("{}: {error}", args.file.display())))?;
-    let request = request(&value);
+    let request = explain::request(&value);
     let mut admin = args.server.admin().await?;
     let response = admin.explain(request).await;
     let response = response
@@ -80,60 +79,6 @@ async fn explain(args: &Explain) -> Result<u8, Failure> {
         .write(&decisions, text_of)
         .map_err(anyhow::Error::from)?;
     Ok(EXIT_OK)
-}
-
-/// From whichever form the message is in.
-fn request(value: &Value) -> ExplainRequest {
-    if let (Some(kind), Some(_)) = (value["kind"].as_str(), value.get("decision")) {
-        // A recorded decision: the policy of its kind is told what it was told then.
-        return ExplainRequest {
-            message_json: value["message"].to_string(),
-            state_json: HashMap::from([(kind.to_owned(), value["state"].to_string())]),
-            now_ms: value["at_ms"].as_u64(),
-        };
-    }
-    if let (Some(message), Some(failure)) = (value.get("message"), value.get("failure")) {
-        // A dead letter: the policy that filed it is told how the delivery failed.
-        let state = json!({ "failure": failure });
-        return ExplainRequest {
-            message_json: message.to_string(),
-            state_json: HashMap::from([("dead-letter".to_owned(), state.to_string())]),
-            now_ms: value["at_ms"].as_u64(),
-        };
-    }
-    if let Some(id) = value
-        .get("id")
-        .filter(|_| value.get("message_type").is_some())
-    {
-        // A delivered message.
-        let field = |name: &str| value.get(name).cloned().unwrap_or_default();
-        let message = json!({
-            "id": id,
-            "type": field("message_type"),
-            "priority": field("priority"),
-            "source": field("source"),
-            "key": field("key"),
-            "attempt": field("attempt"),
-            "created_at": field("created_at_ms"),
-            "attributes": field("attributes"),
-        });
-        let known = message
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(_, value)| !value.is_null());
-        let known: serde_json::Map<_, _> = known
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        return ExplainRequest {
-            message_json: Value::Object(known).to_string(),
-            ..Default::default()
-        };
-    }
-    ExplainRequest {
-        message_json: value.to_string(),
-        ..Default::default()
-    }
 }
 
 fn text_of(decisions: &Decisions) -> String {

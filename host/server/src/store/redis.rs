@@ -14,7 +14,8 @@
 mod address;
 mod command;
 mod connection;
-mod reply;
+#[doc(hidden)]
+pub mod reply;
 mod scripts;
 mod turns;
 

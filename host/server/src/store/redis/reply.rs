@@ -11,9 +11,9 @@ use super::super::{RemovedGroup, Written};
 /// A reply that is not what the command promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an answer that is not {0}")]
-pub(super) struct Unexpected(pub(super) &'static str);
+pub struct Unexpected(pub(super) &'static str);
 
-pub(super) fn id(value: &Value) -> Result<EntryId, Unexpected> {
+pub fn id(value: &Value) -> Result<EntryId, Unexpected> {
     let unexpected = Unexpected("an entry id");
     let text = match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unexpected)?,
@@ -24,7 +24,7 @@ pub(super) fn id(value: &Value) -> Result<EntryId, Unexpected> {
 }
 
 /// What became of an append: an id, and behind a space what was noted when it was appended before.
-pub(super) fn written(value: Value) -> Result<Written, Unexpected> {
+pub fn written(value: Value) -> Result<Written, Unexpected> {
     let whole = match value {
         Value::BulkString(bytes) => Bytes::from(bytes),
         other => return id(&other).map(Written::now),
@@ -38,14 +38,14 @@ pub(super) fn written(value: Value) -> Result<Written, Unexpected> {
     })
 }
 
-pub(super) fn count(value: &Value) -> Result<u64, Unexpected> {
+pub fn count(value: &Value) -> Result<u64, Unexpected> {
     let Value::Int(number) = value else {
         return Err(Unexpected("a number"));
     };
     u64::try_from(*number).map_err(|_| Unexpected("a number of things"))
 }
 
-pub(super) fn list(value: Value) -> Result<Vec<Value>, Unexpected> {
+pub fn list(value: Value) -> Result<Vec<Value>, Unexpected> {
     match value {
         Value::Array(values) => Ok(values),
         Value::Nil => Ok(Vec::new()),
@@ -53,7 +53,7 @@ pub(super) fn list(value: Value) -> Result<Vec<Value>, Unexpected> {
     }
 }
 
-pub(super) fn bytes(value: Value) -> Result<Bytes, Unexpected> {
+pub fn bytes(value: Value) -> Result<Bytes, Unexpected> {
     match value {
         Value::BulkString(bytes) => Ok(bytes.into()),
         _ => Err(Unexpected("a string")),
@@ -61,7 +61,7 @@ pub(super) fn bytes(value: Value) -> Result<Bytes, Unexpected> {
 }
 
 /// An entry: id and fields. `None` for one that was deleted while it was pending.
-pub(super) fn entry(value: Value) -> Result<Option<Entry>, Unexpected> {
+pub fn entry(value: Value) -> Result<Option<Entry>, Unexpected> {
     let mut parts = list(value)?.into_iter();
     let (Some(place), Some(content)) = (parts.next(), parts.next()) else {
         return Ok(None);
@@ -85,13 +85,13 @@ fn fields(value: Value) -> Result<Fields, Unexpected> {
     Ok(fields)
 }
 
-pub(super) fn entries(value: Value) -> Result<Vec<Entry>, Unexpected> {
+pub fn entries(value: Value) -> Result<Vec<Entry>, Unexpected> {
     let found: Result<Vec<_>, _> = list(value)?.into_iter().map(entry).collect();
     Ok(found?.into_iter().flatten().collect())
 }
 
 /// Streams with their entries, as `XREADGROUP` answers.
-pub(super) fn streams(value: Value) -> Result<Vec<(Bytes, Vec<Entry>)>, Unexpected> {
+pub fn streams(value: Value) -> Result<Vec<(Bytes, Vec<Entry>)>, Unexpected> {
     let mut found = Vec::new();
     for stream in list(value)? {
         let mut parts = list(stream)?.into_iter();
@@ -104,7 +104,7 @@ pub(super) fn streams(value: Value) -> Result<Vec<(Bytes, Vec<Entry>)>, Unexpect
 }
 
 /// How often an entry has been delivered, as `XPENDING` tells of one. `None` if it is not pending.
-pub(super) fn deliveries(value: Value) -> Result<Option<u32>, Unexpected> {
+pub fn deliveries(value: Value) -> Result<Option<u32>, Unexpected> {
     let Some(line) = list(value)?.into_iter().next() else {
         return Ok(None);
     };
@@ -113,7 +113,7 @@ pub(super) fn deliveries(value: Value) -> Result<Option<u32>, Unexpected> {
 }
 
 /// The answer of the last command of a transaction; of what is none, the answer itself.
-pub(super) fn last(value: Value) -> Result<Value, Unexpected> {
+pub fn last(value: Value) -> Result<Value, Unexpected> {
     match value {
         Value::Array(mut values) => values.pop().ok_or(Unexpected("a transaction")),
         value => Ok(value),
@@ -121,7 +121,7 @@ pub(super) fn last(value: Value) -> Result<Value, Unexpected> {
 }
 
 /// Groups that were removed: pairs of a name and what was left.
-pub(super) fn removed_groups(value: Value) -> Result<Vec<RemovedGroup>, Unexpected> {
+pub fn removed_groups(value: Value) -> Result<Vec<RemovedGroup>, Unexpected> {
     let mut values = list(value)?.into_iter();
     let mut removed = Vec::new();
     while let (Some(name), Some(unfinished)) = (values.next(), values.next()) {
@@ -134,7 +134,7 @@ pub(super) fn removed_groups(value: Value) -> Result<Vec<RemovedGroup>, Unexpect
 }
 
 /// What is seen of groups: pairs of a standing and a receipt.
-pub(super) fn sights(value: Value) -> Result<Vec<Sight>, Unexpected> {
+pub fn sights(value: Value) -> Result<Vec<Sight>, Unexpected> {
     let mut values = list(value)?.into_iter();
     let mut sights = Vec::new();
     while let (Some(standing), Some(receipt)) = (values.next(), values.next()) {
@@ -162,15 +162,15 @@ fn receipt_of(text: &str) -> Option<Receipt> {
 
 /// A group of `XINFO GROUPS`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct GroupInfo {
-    pub(super) name: String,
-    pub(super) pending: u64,
-    pub(super) last_delivered: String,
+pub struct GroupInfo {
+    pub name: String,
+    pub pending: u64,
+    pub last_delivered: String,
     /// `None` if the server does not know it: before Redis 7, or after entries were deleted.
-    pub(super) lag: Option<u64>,
+    pub lag: Option<u64>,
 }
 
-pub(super) fn group(value: Value) -> Result<GroupInfo, Unexpected> {
+pub fn group(value: Value) -> Result<GroupInfo, Unexpected> {
     let mut values = list(value)?.into_iter();
     let mut group = GroupInfo::default();
     while let (Some(key), Some(value)) = (values.next(), values.next()) {
@@ -185,7 +185,7 @@ pub(super) fn group(value: Value) -> Result<GroupInfo, Unexpected> {
     Ok(group)
 }
 
-pub(super) fn text(value: Value) -> Result<String, Unexpected> {
+pub fn text(value: Value) -> Result<String, Unexpected> {
     let text = String::from_utf8(bytes(value)?.to_vec());
     text.map_err(|_| Unexpected("text"))
 }
