@@ -66,6 +66,10 @@ bench: build ## Measures this machine, each figure beside raw Redis in the same 
 	@tests/setup.sh redis-server
 	@target/release/oona bench $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Searches for input that breaks what reads it, SECONDS_EACH=60 for each target.
+	@fuzz/run $(ARGS)
+
 .PHONY: check
 check: ## Formatting, lints, documentation, dependencies.
 	@$(CARGO) fmt --all --check $(call step,formatting,run cargo fmt)

@@ -31,16 +31,16 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: [Target; 10] = [
-    target("cases", cases::cases, 400),
-    target("component", component::component, 100),
-    target("config", config::config, 1_000),
-    target("decisions", decisions::decisions, 200),
-    target("entry", entry::entry, 5_000),
-    target("envelope", envelope::envelope, 5_000),
-    target("explain", bus::explain, 150),
-    target("registry", registry::registry, 2_000),
-    target("reply", reply::reply, 5_000),
-    target("request", bus::request, 150),
+    target("cases", cases::cases, 200),
+    target("component", component::component, 400),
+    target("config", config::config, 500),
+    target("decisions", decisions::decisions, 150),
+    target("entry", entry::entry, 10_000),
+    target("envelope", envelope::envelope, 10_000),
+    target("explain", bus::explain, 100),
+    target("registry", registry::registry, 5_000),
+    target("reply", reply::reply, 10_000),
+    target("request", bus::request, 100),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), mutations: u64) -> Target {
