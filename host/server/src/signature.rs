@@ -269,7 +269,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != 2 * N || !text.is_ascii() {
+    // A number may begin with a sign, two digits may not.
+    let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if text.len() != 2 * N || !digits {
         return None;
     }
     let mut bytes = [0; N];
@@ -332,6 +334,8 @@ mod tests {
             };
             assert_eq!(trusted.verify(DIGEST, &[signature]), None, "{wrong}");
         }
+        assert_eq!(unhex::<2>("0a0B"), Some([10, 11]));
+        assert_eq!(unhex::<2>("+a0b"), None, "a sign is no digit");
     }
 
     #[test]
