@@ -14,6 +14,7 @@ mod config;
 mod decisions;
 mod entry;
 mod envelope;
+mod keys;
 pub mod mutate;
 mod registry;
 mod reply;
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     target("cases", cases::cases, 200),
     target("component", component::component, 400),
     target("config", config::config, 500),
@@ -38,6 +39,7 @@ pub const TARGETS: [Target; 10] = [
     target("entry", entry::entry, 10_000),
     target("envelope", envelope::envelope, 10_000),
     target("explain", bus::explain, 100),
+    target("keys", keys::keys, 1_000),
     target("registry", registry::registry, 5_000),
     target("reply", reply::reply, 10_000),
     target("request", bus::request, 100),

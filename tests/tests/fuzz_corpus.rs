@@ -36,7 +36,7 @@ macro_rules! targets {
     };
 }
 
-targets! { cases component config decisions entry envelope explain registry reply request }
+targets! { cases component config decisions entry envelope explain keys registry reply request }
 
 #[test]
 fn no_target_is_forgotten() {
