@@ -32,7 +32,7 @@ pub(super) fn envelope(bytes: &[u8]) {
     let again = Message::decode(&written, ENTRY).expect("what is written can be read");
     assert_eq!(again, message);
     assert_eq!(encoded(&again), written, "equal messages are equal bytes");
-    let carried = BusEnvelope::decode(written.clone()).expect("prost reads what is written");
+    let carried = BusEnvelope::decode(written).expect("prost reads what is written");
     assert_eq!(carried.payload, envelope.payload);
     check_signature(&bytes);
 
