@@ -13,8 +13,14 @@
 //! OONA_SIM_SEED=7 cargo test --workspace --test simulation          # one seed, with its trace
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "simulation/account.rs"]
+mod account;
 #[path = "simulation/chaos.rs"]
 mod chaos;
+#[path = "simulation/faults.rs"]
+mod faults;
 #[path = "simulation/host.rs"]
 mod host;
 #[path = "simulation/ledger.rs"]
@@ -35,6 +41,7 @@ mod store;
 mod world;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{available_parallelism, scope};
@@ -48,7 +55,7 @@ use run::Report;
 use scenario::Scenario;
 use tokio::time::sleep;
 
-/// How many seeds are run unless `OONA_SIM_SEEDS` says otherwise.
+/// How many seeds are run unless `OONA_SIM_SEEDS` says otherwise; from 0 on, or from `OONA_SIM_FIRST`.
 const SEEDS: u64 = 250;
 
 fn number(variable: &str) -> Option<u64> {
@@ -68,13 +75,16 @@ fn every_message_is_accounted_for() {
         return;
     }
     let seeds = number("OONA_SIM_SEEDS").unwrap_or(SEEDS);
+    let first = number("OONA_SIM_FIRST").unwrap_or(0);
     let began = Instant::now();
-    let (sum, broken) = run_all(seeds);
+    let (sum, broken) = run_all(first..first + seeds);
     if let Some(report) = broken {
         panic!("{}", words(&report, false));
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!("simulation: {seeds} seeds in {seconds:.1} s, no invariant broken\n{sum}");
+    println!(
+        "simulation: {seeds} seeds from {first} in {seconds:.1} s, no invariant broken\n{sum}"
+    );
 }
 
 /// What all runs came to.
@@ -144,8 +154,8 @@ struct Named(u64);
 impl Drop for Named {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!(
-                "seed {} breaks \"nothing panics\"\n{}",
+            eprintln!(
+                "seed {} breaks \"nothing panics\": see above\n{}",
                 self.0,
                 again(self.0)
             );
@@ -160,15 +170,15 @@ fn again(seed: u64) -> String {
 }
 
 /// Runs seeds on all processors, until one fails.
-fn run_all(seeds: u64) -> (Sum, Option<Report>) {
-    let next = AtomicU64::new(0);
+fn run_all(seeds: Range<u64>) -> (Sum, Option<Report>) {
+    let next = AtomicU64::new(seeds.start);
     let sum = Mutex::new((Sum::default(), None::<Report>));
     scope(|scope| {
         for _ in 0..available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
+                    if seed >= seeds.end {
                         return;
                     }
                     let named = Named(seed);
@@ -177,7 +187,7 @@ fn run_all(seeds: u64) -> (Sum, Option<Report>) {
                     let mut sum = sum.lock().unwrap();
                     sum.0.add(&report);
                     if report.broken.is_some() {
-                        next.store(seeds, Ordering::Relaxed);
+                        next.store(seeds.end, Ordering::Relaxed);
                         let first = sum
                             .1
                             .as_ref()

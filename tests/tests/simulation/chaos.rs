@@ -10,8 +10,9 @@ use oona_core::envelope::message_type::FIELD_REPORT;
 use oona_core::policy::Kind;
 use tokio::time::{Instant, timeout};
 
+use crate::account::has_nonce;
 use crate::host::{Cluster, Host, place};
-use crate::ledger::{Origin, has_nonce};
+use crate::ledger::Origin;
 use crate::link::Weather;
 use crate::run::Hosts;
 use crate::scenario::{CLAIM_IDLE, Scenario, streams};
@@ -89,14 +90,14 @@ impl Chaos {
             let up: Vec<_> = self.slots.iter().map(|slot| slot.host.is_some()).collect();
             let index = self.world().between(0, self.slots.len() as u64 - 1);
             let index = usize::try_from(index).unwrap_or(0);
-            match self.world().between(0, 14) {
+            match self.world().between(0, 15) {
                 0..=1 if up[index] => self.crash(index),
                 2 if up[index] => self.restart(index).await,
                 3..=4 => self.pause(index),
                 5..=6 => self.turn_weather(index),
                 7 => self.step_clock(index),
                 8 => self.swap(),
-                14 if self.cluster.scenario.components => self.plant(index),
+                14..=15 if self.cluster.scenario.components => self.plant(index),
                 9 if up[index] => self.replace_member(index),
                 10 => self.copy().await,
                 11 => self.forge().await,
@@ -208,26 +209,12 @@ impl Chaos {
         }
     }
 
-    /// A host gets a routing policy that fails, until the next one is put in use.
+    /// A host gets a policy that fails, until the next one is put in use.
     fn plant(&self, index: usize) {
-        let Some(host) = &self.slots[index].host else {
-            return;
-        };
-        let ways = [
-            "trap",
-            "too-few",
-            "too-many",
-            "unknown-stream",
-            "no-reason",
-            "foreign-message",
-        ];
-        let mode = *self.world().pick(&ways);
-        let after = self.world().between(0, 5);
-        self.world().note(
-            &host.link.name,
-            format_args!("is given a policy that fails: {mode}"),
-        );
-        host.plant(mode, after + 1);
+        let kind = *self.world().pick(&Kind::ALL);
+        if let Some(host) = &self.slots[index].host {
+            host.plant(&self.cluster, kind);
+        }
     }
 
     fn replace_member(&mut self, index: usize) {

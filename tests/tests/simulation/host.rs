@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use oona::bus::{Bus, BusTasks, Foundation};
 use oona::metrics::{Metrics, Step};
 use oona::policies::{Policies, PolicyOptions};
@@ -10,6 +11,7 @@ use oona::store::memory::MemoryStore;
 use oona_core::policy::Kind;
 use oona_core::signing::{Keyring, Secret};
 use oona_tests::bus::SECRET;
+use oona_tests::by_hand::ByHand;
 use oona_tests::policies::{directory, policy};
 use oona_wasm::{Engine, EngineConfig};
 use serde_json::{Value, json};
@@ -76,6 +78,44 @@ fn activate(policies: &Policies, kind: Kind, name: &str, config: &Value) {
     let activated = policies.activate(Some(kind), &policy(name), Some(&config.to_string()));
     activated.expect("a component of this repository can be activated");
 }
+
+/// A policy that traps in its third call, and decides until then within what the ledger expects.
+fn trapping(kind: Kind, attempts_max: u32) -> Bytes {
+    let each = match (kind, attempts_max) {
+        (Kind::DeadLetter, 2) => AGAIN_ONCE,
+        (Kind::DeadLetter, 3) => AGAIN_TWICE,
+        (Kind::Freshness, _) => ONLY_REPLAYS,
+        _ => "",
+    };
+    let policy = ByHand {
+        call: "(if (i32.ge_u (local.get $calls) (i32.const 2)) (then (unreachable)))",
+        each,
+        ..ByHand::new(kind)
+    };
+    policy.component()
+}
+
+/// Filed after the second failure.
+const AGAIN_ONCE: &str = "(local.set $verdict
+    (i32.ge_u (i32.load offset=24 (local.get $message)) (i32.const 1)))";
+
+/// Filed after the third failure.
+const AGAIN_TWICE: &str = "(local.set $verdict
+    (i32.ge_u (i32.load offset=24 (local.get $message)) (i32.const 2)))";
+
+/// Fresh, unless its nonce is on another entry.
+const ONLY_REPLAYS: &str = "(local.set $verdict (select (i32.const 2) (i32.const 0)
+    (i32.eq (i32.load8_u offset=48 (local.get $message)) (i32.const 2))))";
+
+/// How the routing policy fails that is made for it.
+const FAILURES: [&str; 6] = [
+    "trap",
+    "too-few",
+    "too-many",
+    "unknown-stream",
+    "no-reason",
+    "foreign-message",
+];
 
 impl Host {
     /// Starts a host, with a member of each group.
@@ -179,10 +219,26 @@ impl Host {
         swapped.expect("a shipped policy takes this configuration");
     }
 
-    /// Puts a routing policy in use that fails after a few calls.
-    pub(crate) fn plant(&self, mode: &str, after: u64) {
-        let config = json!({"mode": mode, "after": after});
-        activate(self.bus.policies(), Kind::Routing, "hostile", &config);
+    /// Puts a policy in use that fails sooner or later.
+    pub(crate) fn plant(&self, cluster: &Cluster, kind: Kind) {
+        let world = &cluster.world;
+        let policies = self.bus.policies();
+        if kind == Kind::Routing {
+            let mode = *world.pick(&FAILURES);
+            world.note(
+                &self.link.name,
+                format_args!("is given a routing policy that fails: {mode}"),
+            );
+            let config = json!({"mode": mode, "after": world.between(1, 6)});
+            return activate(policies, kind, "hostile", &config);
+        }
+        world.note(
+            &self.link.name,
+            format_args!("is given a {kind} policy that traps"),
+        );
+        let component = trapping(kind, cluster.scenario.attempts_max);
+        let activated = policies.activate(Some(kind), &component, Some("{}"));
+        activated.expect("it traps after its trial");
     }
 
     /// The host is gone from one instant to the next.

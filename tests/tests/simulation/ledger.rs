@@ -18,16 +18,10 @@ use oona_core::envelope::Message;
 use oona_core::policy::Failure;
 use oona_core::signing::Keyring;
 
+use crate::account::{Account, Broken, Event, Totals, has_nonce, is_stale};
 use crate::link::Link;
 use crate::scenario::{FRESHNESS_WINDOW, Scenario};
 use crate::world::short;
-
-/// What was broken, and how.
-#[derive(Clone, Debug)]
-pub(crate) struct Broken {
-    pub(crate) invariant: &'static str,
-    pub(crate) detail: String,
-}
 
 /// How an entry came into its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,39 +58,6 @@ pub(crate) struct Ledger {
     discards: BTreeMap<String, u64>,
     pub(crate) totals: Totals,
     pub(crate) broken: Option<Broken>,
-}
-
-/// What a run came to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) accepted: u64,
-    pub(crate) deliveries: u64,
-    pub(crate) acked: u64,
-    pub(crate) dead: u64,
-    pub(crate) redriven: u64,
-    pub(crate) expired: u64,
-    pub(crate) retries: u64,
-    pub(crate) faults: u64,
-}
-
-#[derive(Default)]
-struct Event {
-    /// Where hosts wrote it for producers.
-    published: Vec<(StreamName, EntryId)>,
-    /// How often it was written by producers and by others, redrives left out.
-    written: u32,
-    /// How often a producer has tried.
-    tries: u32,
-    accounts: BTreeMap<String, Account>,
-}
-
-/// What one group owes one event.
-#[derive(Default)]
-struct Account {
-    due: u32,
-    done: u32,
-    done_in: BTreeMap<StreamName, u32>,
-    retries: u32,
 }
 
 impl Ledger {
@@ -513,17 +474,4 @@ impl Ledger {
         let published = self.events.values().flat_map(|event| &event.published);
         published.cloned().collect()
     }
-}
-
-/// Whether messages of this type have a nonce, by the freshness policy.
-pub(crate) fn has_nonce(message_type: u32) -> bool {
-    (6..=9).contains(&message_type)
-}
-
-/// Whether freshness refuses it as too old.
-fn is_stale(message: &Message, now: Timestamp) -> bool {
-    let expired = message.expires_at.is_some_and(|at| now > at);
-    let created = message.created_at.unwrap_or(now);
-    let window = has_nonce(message.message_type) && now.since(created) > FRESHNESS_WINDOW;
-    expired || window
 }

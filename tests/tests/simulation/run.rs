@@ -10,9 +10,10 @@ use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::account::{Broken, Totals};
 use crate::chaos::Chaos;
 use crate::host::{Cluster, keyring};
-use crate::ledger::{Broken, Ledger, Totals};
+use crate::ledger::Ledger;
 use crate::link::Link;
 use crate::producer;
 use crate::scenario::{Scenario, streams};
@@ -32,17 +33,20 @@ pub(crate) struct Report {
     pub(crate) elapsed: Duration,
 }
 
+/// A host that is up, and its way to the store.
+type Up = (Bus, Arc<Link>);
+
 /// The hosts that are up.
 #[derive(Clone, Default)]
-pub(crate) struct Hosts(Arc<Mutex<Vec<(Bus, Arc<Link>)>>>);
+pub(crate) struct Hosts(Arc<Mutex<Vec<Up>>>);
 
 impl Hosts {
-    pub(crate) fn set(&self, hosts: Vec<(Bus, Arc<Link>)>) {
+    pub(crate) fn set(&self, hosts: Vec<Up>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
     }
 
     /// One of them, if any is up.
-    pub(crate) fn any(&self, world: &World) -> Option<(Bus, Arc<Link>)> {
+    pub(crate) fn any(&self, world: &World) -> Option<Up> {
         let hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (!hosts.is_empty()).then(|| world.pick(&hosts).clone())
     }

@@ -17,35 +17,10 @@ use oona_core::Timestamp;
 use oona_core::broadcast::Sight;
 use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::NonceSeen;
-use tokio::time::sleep;
 
 use crate::ledger::Origin;
-use crate::link::{Link, Weather};
+use crate::link::Link;
 use crate::world::short;
-
-/// What happens to one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// Nothing.
-    None,
-    /// The store refuses it.
-    Refused,
-    /// It never arrives.
-    NotDone,
-    /// It is done, and the answer is lost.
-    LostReply,
-    /// It arrives twice, and the first answer counts.
-    Twice,
-    /// Of a pipeline, only the first part arrives.
-    Cut,
-}
-
-/// One call, and what will happen to it.
-struct Fortune {
-    fault: Fault,
-    before: Duration,
-    after: Duration,
-}
 
 /// See the module.
 pub(crate) struct FaultyStore {
@@ -62,142 +37,6 @@ impl fmt::Debug for FaultyStore {
 impl FaultyStore {
     pub(crate) fn new(inner: Arc<MemoryStore>, link: Arc<Link>) -> Self {
         Self { inner, link }
-    }
-
-    fn fortune(&self) -> Fortune {
-        let world = &self.link.world;
-        let (fault_in, slow_ms) = match self.link.weather() {
-            Weather::Calm => (0, 0),
-            Weather::Fair => (60, 3),
-            Weather::Rough => (6, 150),
-            Weather::Slow => (0, 2_500),
-            Weather::Down | Weather::Deaf => (1, 50),
-        };
-        let struck = fault_in > 0 && world.one_in(fault_in);
-        let fault = match self.link.weather() {
-            Weather::Down => Fault::NotDone,
-            Weather::Deaf => Fault::LostReply,
-            _ if struck => *world.pick(&[
-                Fault::Refused,
-                Fault::NotDone,
-                Fault::LostReply,
-                Fault::LostReply,
-                Fault::Twice,
-                Fault::Cut,
-            ]),
-            _ => Fault::None,
-        };
-        if fault != Fault::None || slow_ms > 1_000 {
-            self.link.disturb();
-        }
-        if fault != Fault::None {
-            world.ledger(|ledger, _| ledger.totals.faults += 1);
-        }
-        // Most calls are quick, even where some are not.
-        let most = if world.one_in(3) { slow_ms } else { 0 };
-        Fortune {
-            fault,
-            before: world.ms(0, most),
-            after: world.ms(0, most.max(1)),
-        }
-    }
-
-    /// Makes a call that is done as a whole or not at all.
-    async fn call<T, F>(&self, what: &str, done: impl Fn() -> F) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        let line = self.link.line.lock().await;
-        self.link.gate().await;
-        let fortune = self.fortune();
-        self.out(&fortune).await;
-        let answer = match fortune.fault {
-            Fault::Refused => Err(refused()),
-            Fault::NotDone | Fault::Cut => Err(cut_off()),
-            Fault::Twice => {
-                let first = done().await;
-                done().await.ok();
-                first
-            }
-            Fault::None | Fault::LostReply => done().await,
-        };
-        drop(line);
-        self.back(what, &fortune, answer).await
-    }
-
-    /// Sends a pipeline, of which each part is done as a whole or not at all.
-    async fn pipeline<'a, P, T, F>(
-        &self,
-        what: &str,
-        parts: &'a [P],
-        done: impl Fn(&'a [P]) -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        let line = self.link.line.lock().await;
-        self.link.gate().await;
-        let fortune = self.fortune();
-        self.out(&fortune).await;
-        let answer = match fortune.fault {
-            Fault::Refused => Err(refused()),
-            Fault::NotDone => Err(cut_off()),
-            Fault::Cut => {
-                done(&parts[..parts.len() / 2]).await.ok();
-                Err(cut_off())
-            }
-            Fault::Twice => {
-                let first = done(parts).await;
-                done(parts).await.ok();
-                first
-            }
-            Fault::None | Fault::LostReply => done(parts).await,
-        };
-        drop(line);
-        self.back(what, &fortune, answer).await
-    }
-
-    /// Makes a call that may wait, on a line of its own.
-    async fn wait<T, F>(&self, what: &str, done: impl Fn() -> F) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        self.link.gate().await;
-        let fortune = self.fortune();
-        self.out(&fortune).await;
-        let answer = match fortune.fault {
-            Fault::Refused => Err(refused()),
-            Fault::NotDone | Fault::Cut => Err(cut_off()),
-            Fault::Twice => {
-                let first = done().await;
-                done().await.ok();
-                first
-            }
-            Fault::None | Fault::LostReply => done().await,
-        };
-        self.back(what, &fortune, answer).await
-    }
-
-    async fn out(&self, fortune: &Fortune) {
-        pass(fortune.before).await;
-        self.link.gate().await;
-    }
-
-    async fn back<T>(
-        &self,
-        what: &str,
-        fortune: &Fortune,
-        answer: Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        if fortune.fault != Fault::None {
-            self.note(format_args!("{what} meets {:?}", fortune.fault));
-        }
-        pass(fortune.after).await;
-        self.link.gate().await;
-        if fortune.fault == Fault::LostReply {
-            return Err(cut_off());
-        }
-        answer
     }
 
     fn note(&self, what: impl Display) {
@@ -326,27 +165,6 @@ impl FaultyStore {
     }
 }
 
-async fn pass(time: Duration) {
-    if !time.is_zero() {
-        sleep(time).await;
-    }
-}
-
-fn refused() -> StoreError {
-    StoreError::Refused {
-        address: "memory".to_owned(),
-        code: "OOM".to_owned(),
-        detail: "so the weather wills".to_owned(),
-    }
-}
-
-fn cut_off() -> StoreError {
-    StoreError::Unavailable {
-        address: "memory".to_owned(),
-        detail: "so the weather wills".to_owned(),
-    }
-}
-
 #[async_trait]
 impl Store for FaultyStore {
     fn info(&self) -> StoreInfo {
@@ -354,19 +172,20 @@ impl Store for FaultyStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.call("ping", || self.inner.ping()).await
+        self.link.call("ping", || self.inner.ping()).await
     }
 
     async fn append(
         &self,
         batch: &[Append],
     ) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
-        self.pipeline("append", batch, |batch| self.append_now(batch))
+        self.link
+            .pipeline("append", batch, |batch| self.append_now(batch))
             .await
     }
 
     async fn recall(&self, events: &[Arc<str>]) -> Result<Vec<Option<Written>>, StoreError> {
-        self.call("recall", || self.inner.recall(events)).await
+        self.link.call("recall", || self.inner.recall(events)).await
     }
 
     async fn append_after(
@@ -376,10 +195,11 @@ impl Store for FaultyStore {
         id: Option<EntryId>,
         record: &Record,
     ) -> Result<Option<EntryId>, StoreError> {
-        self.call("append_after", || {
-            self.inner.append_after(stream, last, id, record)
-        })
-        .await
+        self.link
+            .call("append_after", || {
+                self.inner.append_after(stream, last, id, record)
+            })
+            .await
     }
 
     async fn ensure_group(
@@ -388,18 +208,21 @@ impl Store for FaultyStore {
         group: &str,
         start: GroupStart,
     ) -> Result<(), StoreError> {
-        self.call("ensure_group", || {
-            self.inner.ensure_group(stream, group, start)
-        })
-        .await
+        self.link
+            .call("ensure_group", || {
+                self.inner.ensure_group(stream, group, start)
+            })
+            .await
     }
 
     async fn read(&self, request: ReadRequest<'_>) -> Result<Vec<(usize, Entry)>, StoreError> {
-        self.wait("read", || self.inner.read(request)).await
+        self.link.wait("read", || self.inner.read(request)).await
     }
 
     async fn claim(&self, request: ClaimRequest<'_>) -> Result<Vec<Claimed>, StoreError> {
-        self.call("claim", || self.claim_now(false, request)).await
+        self.link
+            .call("claim", || self.claim_now(false, request))
+            .await
     }
 
     async fn touch(
@@ -409,7 +232,8 @@ impl Store for FaultyStore {
         consumer: &str,
         ids: &[EntryId],
     ) -> Result<(), StoreError> {
-        self.call("touch", || self.inner.touch(stream, group, consumer, ids))
+        self.link
+            .call("touch", || self.inner.touch(stream, group, consumer, ids))
             .await
     }
 
@@ -419,7 +243,7 @@ impl Store for FaultyStore {
         settlements: &[Settlement],
     ) -> Result<Vec<bool>, StoreError> {
         let settle = |settlements| self.settle_now(false, group, settlements);
-        self.pipeline("settle", settlements, settle).await
+        self.link.pipeline("settle", settlements, settle).await
     }
 
     async fn sights(
@@ -429,7 +253,8 @@ impl Store for FaultyStore {
         receipt: &str,
         groups: &[String],
     ) -> Result<Vec<Sight>, StoreError> {
-        self.call("sights", || self.inner.sights(stream, id, receipt, groups))
+        self.link
+            .call("sights", || self.inner.sights(stream, id, receipt, groups))
             .await
     }
 
@@ -439,16 +264,20 @@ impl Store for FaultyStore {
         now: Timestamp,
         count: usize,
     ) -> Result<u64, StoreError> {
-        self.call("promote", || self.inner.promote(stream, now, count))
+        self.link
+            .call("promote", || self.inner.promote(stream, now, count))
             .await
     }
 
     async fn depths(&self, streams: &[StreamName]) -> Result<Vec<StreamDepth>, StoreError> {
-        self.call("depths", || self.inner.depths(streams)).await
+        self.link
+            .call("depths", || self.inner.depths(streams))
+            .await
     }
 
     async fn trim(&self, stream: &StreamName, length_max: u64) -> Result<u64, StoreError> {
-        self.call("trim", || self.inner.trim(stream, length_max))
+        self.link
+            .call("trim", || self.inner.trim(stream, length_max))
             .await
     }
 
@@ -457,7 +286,8 @@ impl Store for FaultyStore {
         stream: &StreamName,
         length_max: u64,
     ) -> Result<Dropped, StoreError> {
-        self.call("drop_oldest", || self.inner.drop_oldest(stream, length_max))
+        self.link
+            .call("drop_oldest", || self.inner.drop_oldest(stream, length_max))
             .await
     }
 
@@ -467,7 +297,7 @@ impl Store for FaultyStore {
         idle: Duration,
     ) -> Result<u64, StoreError> {
         let done = || self.inner.remove_idle_consumers(stream, idle);
-        self.call("remove_idle_consumers", done).await
+        self.link.call("remove_idle_consumers", done).await
     }
 
     async fn remove_idle_groups(
@@ -476,7 +306,7 @@ impl Store for FaultyStore {
         idle: Duration,
     ) -> Result<Vec<RemovedGroup>, StoreError> {
         let done = || self.inner.remove_idle_groups(stream, idle);
-        self.call("remove_idle_groups", done).await
+        self.link.call("remove_idle_groups", done).await
     }
 
     async fn range(
@@ -485,7 +315,8 @@ impl Store for FaultyStore {
         after: Option<EntryId>,
         count: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        self.call("range", || self.inner.range(stream, after, count))
+        self.link
+            .call("range", || self.inner.range(stream, after, count))
             .await
     }
 
@@ -496,12 +327,15 @@ impl Store for FaultyStore {
         to: &StreamName,
         fields: &Fields,
     ) -> Result<Option<EntryId>, StoreError> {
-        self.call("redrive", || self.redrive_now(from, id, to, fields))
+        self.link
+            .call("redrive", || self.redrive_now(from, id, to, fields))
             .await
     }
 
     async fn remove(&self, stream: &StreamName, ids: &[EntryId]) -> Result<u64, StoreError> {
-        self.call("remove", || self.inner.remove(stream, ids)).await
+        self.link
+            .call("remove", || self.inner.remove(stream, ids))
+            .await
     }
 
     async fn expire(
@@ -510,12 +344,13 @@ impl Store for FaultyStore {
         before: Timestamp,
         length_max: u64,
     ) -> Result<u64, StoreError> {
-        self.call("expire", || self.inner.expire(stream, before, length_max))
+        self.link
+            .call("expire", || self.inner.expire(stream, before, length_max))
             .await
     }
 
     async fn last(&self, stream: &StreamName) -> Result<Option<EntryId>, StoreError> {
-        self.call("last", || self.inner.last(stream)).await
+        self.link.call("last", || self.inner.last(stream)).await
     }
 
     async fn remember(
@@ -523,16 +358,19 @@ impl Store for FaultyStore {
         group: &str,
         claims: &[NonceClaim],
     ) -> Result<Vec<NonceSeen>, StoreError> {
-        self.call("remember", || self.inner.remember(group, claims))
+        self.link
+            .call("remember", || self.inner.remember(group, claims))
             .await
     }
 
     async fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
-        self.call("keep", || self.inner.keep(name, bytes)).await
+        self.link
+            .call("keep", || self.inner.keep(name, bytes))
+            .await
     }
 
     async fn kept(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
-        self.call("kept", || self.inner.kept(name)).await
+        self.link.call("kept", || self.inner.kept(name)).await
     }
 
     async fn leave(
@@ -541,7 +379,8 @@ impl Store for FaultyStore {
         group: &str,
         consumer: &str,
     ) -> Result<(), StoreError> {
-        self.call("leave", || self.inner.leave(stream, group, consumer))
+        self.link
+            .call("leave", || self.inner.leave(stream, group, consumer))
             .await
     }
 }
@@ -552,11 +391,15 @@ impl Turns for FaultyStore {
         &self,
         request: ReadRequest<'_>,
     ) -> Result<Vec<(usize, Entry)>, StoreError> {
-        self.wait("read", || self.inner.read_in_turn(request)).await
+        self.link
+            .wait("read", || self.inner.read_in_turn(request))
+            .await
     }
 
     async fn claim_in_turn(&self, request: ClaimRequest<'_>) -> Result<Vec<Claimed>, StoreError> {
-        self.call("claim", || self.claim_now(true, request)).await
+        self.link
+            .call("claim", || self.claim_now(true, request))
+            .await
     }
 
     async fn settle_in_turn(
@@ -565,16 +408,18 @@ impl Turns for FaultyStore {
         settlements: &[Settlement],
     ) -> Result<Vec<bool>, StoreError> {
         let settle = |settlements| self.settle_now(true, group, settlements);
-        self.pipeline("settle", settlements, settle).await
+        self.link.pipeline("settle", settlements, settle).await
     }
 
     async fn mend_turns(&self, stream: &StreamName, group: &str) -> Result<Mended, StoreError> {
-        self.call("mend_turns", || self.inner.mend_turns(stream, group))
+        self.link
+            .call("mend_turns", || self.inner.mend_turns(stream, group))
             .await
     }
 
     async fn thin(&self, stream: &StreamName, length_max: u64) -> Result<u64, StoreError> {
-        self.call("thin", || self.inner.thin(stream, length_max))
+        self.link
+            .call("thin", || self.inner.thin(stream, length_max))
             .await
     }
 }
