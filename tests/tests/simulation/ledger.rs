@@ -208,7 +208,7 @@ impl Ledger {
         match step {
             Step::Ack if self.handled.remove(&place) => self.totals.acked += 1,
             Step::Ack => {
-                let now = link.time();
+                let now = link.latest();
                 let expired = message.is_some_and(|message| is_stale(&message, now));
                 let let_go = expired && self.scenario.discard_stale;
                 self.check("acknowledged means handled", let_go, || {

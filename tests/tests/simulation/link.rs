@@ -47,6 +47,7 @@ struct State {
     paused_until: Option<Instant>,
     /// How far the clock is ahead, in ms.
     skew_ms: i64,
+    latest: Timestamp,
     disturbed_at: Option<Instant>,
 }
 
@@ -60,6 +61,7 @@ impl Link {
                 weather: Weather::Calm,
                 paused_until: None,
                 skew_ms: 0,
+                latest: Timestamp::EPOCH,
                 disturbed_at: None,
             }),
             resumed: Notify::new(),
@@ -75,9 +77,22 @@ impl Link {
     /// The time by its own clock.
     pub(crate) fn time(&self) -> Timestamp {
         let now = self.world.now();
-        let skew_ms = self.state().skew_ms;
-        let by = Duration::from_millis(skew_ms.unsigned_abs());
-        if skew_ms < 0 { now - by } else { now + by }
+        let mut state = self.state();
+        let by = Duration::from_millis(state.skew_ms.unsigned_abs());
+        let time = if state.skew_ms < 0 {
+            now - by
+        } else {
+            now + by
+        };
+        state.latest = state.latest.max(time);
+        time
+    }
+
+    /// The latest time that its clock has told: what it took for too old may not seem so any more once
+    /// the clock is set back.
+    pub(crate) fn latest(&self) -> Timestamp {
+        let now = self.time();
+        self.state().latest.max(now)
     }
 
     pub(crate) fn clock(self: &Arc<Self>) -> Clock {
