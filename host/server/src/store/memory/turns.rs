@@ -1,6 +1,6 @@
 //! Order among messages that share a key, in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use async_trait::async_trait;
 use oona_core::Timestamp;
@@ -28,8 +28,8 @@ pub(super) struct Order {
     lines: BTreeMap<String, Line>,
     /// The key of each whose turn it is.
     holders: BTreeMap<Place, String>,
-    /// Entries whose turn has come and that nobody has been handed yet.
-    ready: BTreeSet<EntryId>,
+    /// Entries whose turn has come and that nobody has been handed yet, in the order in which it came.
+    ready: VecDeque<EntryId>,
 }
 
 struct Line {
@@ -67,7 +67,7 @@ impl Order {
         let Some(line) = line else { return };
         let next = to.or_else(|| {
             let next = line.in_line.pop_first()?;
-            self.ready.insert(next);
+            self.ready.push_back(next);
             Some(Place::Entry(next))
         });
         if let Some(next) = next {
@@ -140,7 +140,7 @@ impl Stream {
         };
         let mut found = Vec::new();
         while found.len() < request.count
-            && let Some(id) = group.order.ready.pop_first()
+            && let Some(id) = group.order.ready.pop_front()
         {
             let fields = self.entries.get(&id);
             match (fields, group.pending.get_mut(&id)) {
