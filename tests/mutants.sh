@@ -16,15 +16,17 @@ export CARGO_TARGET_DIR=$root/target
 
 fail() { printf 'mutants: error: %s\n' "$*" >&2; exit 1; }
 
-# Written anew, so that everything in it is newer than what was last built from it.
-rm -rf "$tree"
+# Only what differs is written, and is then newer than what was last built from it.
 mkdir -p "$tree" "$log"
+(cd "$tree" && find . -type f -not -path './.git/*' -print0) | while IFS= read -r -d '' file; do
+    [ -e "$file" ] || rm "$tree/$file"
+done
 git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
-    if [ -e "$file" ]; then printf '%s\0' "$file"; fi
-done | xargs -0 cp --parents -t "$tree"
+    if [ -e "$file" ] && ! cmp -s "$file" "$tree/$file"; then cp --parents "$file" "$tree"; fi
+done
 git -C "$tree" init --quiet
 [ -e target/policies/hostile.wasm ] || fail "no policies; run \`make policies\`"
-ln -s "$root/target" "$tree/target"
+ln -sfn "$root/target" "$tree/target"
 
 simulate() { # name, cargo's own arguments
     (cd "$tree" && cargo test --locked --workspace --test simulation "${@:2}") >"$log/$1" 2>&1
