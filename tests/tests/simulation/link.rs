@@ -141,7 +141,9 @@ impl Link {
 
     /// Ends a pause before its time.
     pub(crate) fn resume(&self) {
-        self.state().paused_until = None;
+        if self.state().paused_until.take().is_some() {
+            self.disturb();
+        }
         self.resumed.notify_waiters();
     }
 
@@ -178,7 +180,7 @@ impl Link {
         let state = self.state();
         let paused = state
             .paused_until
-            .is_some_and(|until| until > Instant::now());
+            .is_some_and(|until| until + CLAIM_IDLE >= Instant::now());
         let recently = |at: Instant| at.elapsed() <= CLAIM_IDLE;
         paused || self.is_dead() || state.disturbed_at.is_some_and(recently)
     }
