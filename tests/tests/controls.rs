@@ -311,20 +311,25 @@ fn oona(host: &Host, arguments: &[&str], token: Option<&str>) -> (i32, Vec<Value
     (output.status.code().unwrap(), lines.collect(), said)
 }
 
+const WHY: [&str; 2] = ["--message", "the store moves"];
+
+/// What the command answers, without a token.
+#[track_caller]
+fn told(host: &Host, arguments: &[&str]) -> Value {
+    let (code, mut lines, said) = oona(host, arguments, None);
+    assert_eq!(code, 0, "{arguments:?}: {said}");
+    lines.remove(0)
+}
+
 #[test]
-fn an_operator_forces_and_releases_from_the_command_line() {
+fn an_operator_forces_a_breaker_from_the_command_line() {
     let host = Host::start(&["--dev"]);
-    let told = |arguments: &[&str]| {
-        let (code, mut lines, said) = oona(&host, arguments, None);
-        assert_eq!(code, 0, "{arguments:?}: {said}");
-        lines.remove(0)
-    };
+    let told = |arguments: &[&str]| told(&host, arguments);
     let all = oona(&host, &["breaker", "list"], None).1;
     let names: Vec<_> = all.iter().map(|breaker| &breaker["name"]).collect();
     assert_eq!(names, ["publish", "consume"]);
 
-    let why = ["--message", "the store moves"];
-    let open = told(&[&["breaker", "open", "publish"], &why[..]].concat());
+    let open = told(&[&["breaker", "open", "publish"], &WHY[..]].concat());
     assert_eq!(open["state"], "open");
     assert_eq!(open["automatic"], "closed");
     assert_eq!(open["forced"]["message"], "the store moves");
@@ -352,9 +357,15 @@ fn an_operator_forces_and_releases_from_the_command_line() {
         code == 1 && said.contains("there are publish, consume"),
         "{said}"
     );
+}
 
+/// On a host of its own: one that refused everything for a while is conservative by itself.
+#[test]
+fn an_operator_forces_the_mode_from_the_command_line() {
+    let host = Host::start(&["--dev"]);
+    let told = |arguments: &[&str]| told(&host, arguments);
     assert_eq!(told(&["mode", "show"])["mode"], "normal");
-    let held = told(&[&["mode", "conservative"], &why[..]].concat());
+    let held = told(&[&["mode", "conservative"], &WHY[..]].concat());
     assert_eq!(
         (&held["mode"], &held["reason"]),
         (&"conservative".into(), &"forced".into())
