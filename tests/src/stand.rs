@@ -147,7 +147,7 @@ pub fn oona(host: &Host, arguments: &[&str]) -> Output {
     oona_with(host, arguments, |_| {})
 }
 
-/// As [`oona`], with a last word to the command.
+/// As [`oona()`], with a last word to the command.
 ///
 /// # Panics
 ///
