@@ -174,6 +174,29 @@ impl Desk {
         self.bus.policies().list()[0].slot.version.name.clone()
     }
 
+    /// Waits until the last change of the list is one that is wanted; answers it, and why it was made.
+    ///
+    /// A host acts on what it finds before it writes it down: what it does is seen before this is.
+    ///
+    /// # Panics
+    ///
+    /// If that never happens.
+    pub async fn written(&self, what: &str, wanted: fn(&Action) -> bool) -> (Action, String) {
+        until(what, || wanted(&self.last_change().0)).await;
+        self.last_change()
+    }
+
+    /// Waits until the candidate was taken back and that is written down; answers why.
+    ///
+    /// # Panics
+    ///
+    /// If that never happens.
+    pub async fn withdrawn(&self) -> String {
+        until("it is taken back", || self.tried().is_none()).await;
+        let withdraw = |action: &Action| matches!(action, Action::Withdraw { .. });
+        self.written("that is written down", withdraw).await.1
+    }
+
     /// What the last change of the list did, and why.
     ///
     /// # Panics

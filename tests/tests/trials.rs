@@ -163,8 +163,8 @@ async fn a_candidate_that_agrees_is_promoted_by_itself() {
     assert!(desk.tried().is_some());
     desk.publish("centre", keys(1)).await;
     until("it is promoted", || desk.in_use() == "routing-by-origin").await;
-    let (action, message) = desk.last_change();
-    assert!(matches!(action, Action::Promote { .. }), "{action:?}");
+    let promote = |action: &Action| matches!(action, Action::Promote { .. });
+    let (_, message) = desk.written("that is written down", promote).await;
     assert!(message.starts_with("150 decisions in"), "{message}");
 }
 
@@ -185,11 +185,7 @@ async fn a_candidate_that_disagrees_or_fails_is_taken_back_by_itself() {
     .await
     .unwrap();
     desk.publish("edge", keys(120)).await;
-    until("it is taken back", || desk.tried().is_none()).await;
-    let said = || matches!(desk.last_change().0, Action::Withdraw { .. });
-    until("and that is written down", said).await;
-    let (action, message) = desk.last_change();
-    assert!(matches!(action, Action::Withdraw { .. }), "{action:?}");
+    let message = desk.withdrawn().await;
     assert!(
         message.contains("10000 in a million are allowed"),
         "{message}"
@@ -204,14 +200,10 @@ async fn a_candidate_that_disagrees_or_fails_is_taken_back_by_itself() {
         .unwrap();
     let landed = desk.publish("centre", keys(5)).await;
     assert_eq!(landed.len(), 5, "each has its decision");
-    until("it is taken back", || desk.tried().is_none()).await;
-    until("and that is written down", said).await;
+    let message = desk.withdrawn().await;
     assert!(
-        desk.last_change()
-            .1
-            .contains("of its calls failed, 0 are allowed; the last one: it trapped"),
-        "{}",
-        desk.last_change().1
+        message.contains("of its calls failed, 0 are allowed; the last one: it trapped"),
+        "{message}"
     );
 }
 
@@ -241,9 +233,7 @@ async fn a_candidate_that_takes_too_long_is_taken_back_by_itself() {
     assert!(tried.seen.means_ns().0 > 5_000, "{:?}", tried.seen);
     assert!(tried.seen.in_use_ns > 0);
     desk.publish("centre", keys(1)).await;
-    until("it is taken back", || desk.tried().is_none()).await;
-    let (action, message) = desk.last_change();
-    assert!(matches!(action, Action::Withdraw { .. }), "{action:?}");
+    let message = desk.withdrawn().await;
     assert!(
         message.starts_with("it takes ") && message.ends_with("; 5.000 µs are allowed"),
         "{message}"
@@ -287,8 +277,7 @@ async fn a_trial_that_nobody_ends_ends() {
     )
     .await
     .unwrap();
-    until("it is taken back", || desk.tried().is_none()).await;
-    let (_, message) = desk.last_change();
+    let message = desk.withdrawn().await;
     assert!(message.contains("1 are allowed, and nobody"), "{message}");
 }
 
@@ -374,11 +363,7 @@ async fn what_a_host_finds_while_the_store_is_away_is_done_at_once_and_written_d
     let trial = desk.registry.standing(Kind::Routing).trial.unwrap();
     assert!(trial.withdrawn.unwrap().contains("of its calls failed"));
     redis.restart();
-    let last = |wanted: fn(&Action) -> bool| wanted(&desk.last_change().0);
-    until("written down", || {
-        last(|action| matches!(action, Action::Withdraw { .. }))
-    })
-    .await;
+    desk.withdrawn().await;
 
     let activated = desk
         .registry
@@ -389,11 +374,8 @@ async fn what_a_host_finds_while_the_store_is_away_is_done_at_once_and_written_d
     desk.publish("centre", keys(20)).await;
     until("it is taken out", || desk.in_use() == "routing").await;
     redis.restart();
-    until("written down", || {
-        last(|action| matches!(action, Action::FellBack { .. }))
-    })
-    .await;
-    let (action, _) = desk.last_change();
+    let fell_back = |action: &Action| matches!(action, Action::FellBack { .. });
+    let (action, _) = desk.written("written down", fell_back).await;
     let Action::FellBack { activation, .. } = action else {
         panic!("{action:?}")
     };
@@ -501,11 +483,8 @@ async fn what_fails_on_the_last_messages_does_not_pass_unless_it_is_forced() {
     // Its failures cost no message, and take it out; that is written down.
     let landed = desk.publish("centre", keys(20)).await;
     assert!(landed.iter().all(|(_, stream)| stream == "oona.normal"));
-    until("it is written down", || {
-        matches!(desk.last_change().0, Action::FellBack { .. })
-    })
-    .await;
-    let (_, message) = desk.last_change();
+    let fell_back = |action: &Action| matches!(action, Action::FellBack { .. });
+    let (_, message) = desk.written("that is written down", fell_back).await;
     assert!(
         message.starts_with("hostile") && message.contains("was taken out: it trapped"),
         "{message}"
