@@ -12,7 +12,7 @@ use std::{env, fs, io};
 use tempfile::TempDir;
 
 /// How long anything may take that a test waits for. Only a failing test takes so long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary that was built beside this test.
 ///

@@ -299,7 +299,7 @@ impl TestBus {
 
     /// Ends the bus; answers whether everything was finished in time.
     pub async fn shutdown(self) -> bool {
-        self.tasks.shutdown(Duration::from_secs(5)).await
+        self.tasks.shutdown(PATIENCE).await
     }
 }
 

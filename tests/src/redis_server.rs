@@ -1,11 +1,12 @@
 //! A real Redis on a free port, in a directory of its own, ended with the test.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::binary::wait_until;
 
@@ -13,7 +14,7 @@ use crate::binary::wait_until;
 /// [`RedisServer::restart`], and is ended when dropped.
 #[derive(Debug)]
 pub struct RedisServer {
-    port: u16,
+    place: Place,
     options: Vec<String>,
     persists: bool,
     directory: TempDir,
@@ -39,7 +40,7 @@ impl RedisServer {
     #[must_use]
     pub fn start_with(options: &[&str]) -> Self {
         let mut server = Self {
-            port: free_port(),
+            place: Place::new(),
             options: options.iter().map(ToString::to_string).collect(),
             persists: true,
             directory: TempDir::new().expect("a temporary directory"),
@@ -70,7 +71,7 @@ impl RedisServer {
     #[must_use]
     pub fn down() -> Self {
         Self {
-            port: free_port(),
+            place: Place::new(),
             options: Vec::new(),
             persists: true,
             directory: TempDir::new().expect("a temporary directory"),
@@ -81,7 +82,7 @@ impl RedisServer {
     /// Its address, without a password.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.place.port)
     }
 
     /// Its process, if it runs.
@@ -127,7 +128,12 @@ impl RedisServer {
         let log = self.directory.path().join("redis.log");
         let logged = fs::read_to_string(&log).map_or(0, |log| log.len());
         let mut child = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args([
+                "--port",
+                &self.place.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+            ])
             .args(["--save", "", "--appendfsync", "always"])
             .args(["--appendonly", if self.persists { "yes" } else { "no" }])
             .args(["--logfile", "redis.log", "--daemonize", "no"])
@@ -140,7 +146,7 @@ impl RedisServer {
             .expect("redis-server is needed: run `make setup`, which installs it");
         let ready = wait_until(|| {
             let ended = child.try_wait().expect("it is our child").is_some();
-            ended || is_ready(self.port, &log, logged)
+            ended || is_ready(self.place.port, &log, logged)
         });
         let ended = child.try_wait().expect("it is our child").is_some();
         self.child = Some(child);
@@ -158,10 +164,22 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("it is bound").port()
+/// A port that nobody else is given: it is held, and the server may share it (`SO_REUSEADDR`).
+#[derive(Debug)]
+struct Place {
+    port: u16,
+    _held: TcpSocket,
+}
+
+impl Place {
+    fn new() -> Self {
+        let held = TcpSocket::new_v4().expect("a socket");
+        held.set_reuseaddr(true).expect("it can be shared");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        held.bind(any).expect("a free port");
+        let port = held.local_addr().expect("it is bound").port();
+        Self { port, _held: held }
+    }
 }
 
 /// Whether it accepts connections, and has read what it had written. What it logged before it was

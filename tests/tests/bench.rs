@@ -146,7 +146,7 @@ fn a_soak_tells_memory_and_latency_by_tenths_and_its_account_balances() {
     );
     let mut soak = command(
         &directory,
-        &["bench", "soak", "--for", "5s", "--rate", "400"],
+        &["bench", "soak", "--for", "40s", "--rate", "400"],
     );
     let output = soak
         .args(["--fsync", "always", "--output", "json"])
@@ -160,7 +160,7 @@ fn a_soak_tells_memory_and_latency_by_tenths_and_its_account_balances() {
         (&report["fsync"], &report["rate"]),
         (&"always".into(), &400.into())
     );
-    assert_eq!(report["flat"], Value::Null, "five seconds tell nothing");
+    assert_eq!(report["flat"], Value::Null, "forty seconds tell nothing");
     let account = &report["account"];
     let count = |name: &str| account[name].as_u64().expect("a number");
     assert!(count("accepted") > 1_000, "{account}");

@@ -149,10 +149,10 @@ async fn a_broadcast_tells_how_far_each_group_came(stand: Stand) {
         (poisoned, failing, slow)
     });
     let all = [&groups[..], &["nobody"]].concat();
-    let deadline = Duration::from_secs(2);
+    let deadline = Duration::from_secs(10);
     let report = one.bus.broadcast(to(&all, Some(deadline))).await.unwrap();
     assert!(!report.all_acked);
-    assert!(report.took_ms >= 2_000, "{report:?}");
+    assert!(report.took_ms >= 10_000, "{report:?}");
     for (group, status, receipt) in [
         ("quick", GroupStatus::Acked, true),
         ("poisoned", GroupStatus::DeadLettered, true),
@@ -203,16 +203,18 @@ async fn a_broadcast_overtakes_normal_traffic(stand: Stand) {
         report.unwrap()
     });
     bus.pending("oona.control", "g", 1).await;
+    // The store tells of an entry before it is on the desk. What is read after it comes later still.
+    bus.publish(draft(EMERGENCY_SIGNAL, 300)).await;
+    bus.pending("oona.emergency", "g", 1).await;
     // Hundreds wait, and it is the next.
     let taken = eventually_control(&mut subscription).await;
     assert!(taken <= 1, "{taken} came before it");
     assert!(broadcasting.await.unwrap().all_acked);
-    take(&mut subscription, 298 - taken).await;
+    take(&mut subscription, 299 - taken).await;
     bus.settled().await;
 }
 
-/// How many others come before the next broadcast. The store tells of an entry that has been read just
-/// before it is on the desk, so one may.
+/// How many others come before the next broadcast. The emergency that was published after it may.
 async fn eventually_control(subscription: &mut Subscription) -> usize {
     let mut before = 0;
     loop {
@@ -323,7 +325,7 @@ async fn what_is_out_of_bounds_is_not_broadcast(stand: Stand) {
     force(None).unwrap();
 
     // Nobody reads: the one that waits has the only place.
-    let waits = bus.bus.broadcast(to(&["g"], Some(Duration::from_secs(1))));
+    let waits = bus.bus.broadcast(to(&["g"], Some(Duration::from_secs(5))));
     let second = async {
         let control: StreamName = "oona.control".into();
         eventually(async || stand.store.last(&control).await.unwrap()).await;
@@ -380,7 +382,7 @@ async fn the_command_succeeds_when_all_have_acknowledged() {
         (all.0, &all.1["groups"][0]["group"]),
         (0, &"trainers".into())
     );
-    let short = ["--deadline", "100ms"];
+    let short = ["--deadline", "3s"];
     let missing = ["halt", "--group", "trainers", "--group", "nobody"];
     let (code, told, _) = broadcast(&host, &[&missing[..], &short[..]].concat());
     assert_eq!(code, 1);

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 fn every_message_is_accounted_for() {
     let directory = policies::directory();
     let directory = directory.to_str().expect("a path of text");
-    let arguments = ["demo", "--seconds", "8", "--output", "json"];
+    let arguments = ["demo", "--seconds", "16", "--output", "json"];
     let output = run(&[&arguments[..], &["--policies", directory]].concat());
     let told = text(&output.stderr);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {

@@ -144,7 +144,12 @@ async fn what_is_published_in_any_form_is_delivered() {
 #[tokio::test]
 async fn a_stream_of_publishes_is_answered_and_keeps_its_order() {
     const COUNT: u64 = 5_000;
-    let host = dev();
+    // What is delivered is acknowledged when all of them have their outcome.
+    let patient = [
+        "consume.ack_deadline_ms=600000",
+        "consume.claim_idle_ms=1200000",
+    ];
+    let host = Host::start(&["--dev", "--set", patient[0], "--set", patient[1]]);
     let mut subscriber = Subscriber::group(host.address, "all", u32::MAX).await;
     let requests = (0..COUNT).map(|n| telemetry(n, &n.to_string()));
     let responses = bus(host.address)

@@ -12,7 +12,7 @@ use oona_core::entry::EntryId;
 use oona_core::envelope::message_type::KERNEL_PREFETCH_REQUEST;
 use oona_core::policy::Kind;
 use oona_tests::binary::PATIENCE;
-use oona_tests::bus::{Setup, Stand, draft, next, take};
+use oona_tests::bus::{Setup, Stand, draft, eventually, next, take};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -109,7 +109,7 @@ async fn a_retry_blocks_its_key_and_no_other(stand: Stand) {
     let mut subscription = bus.join("g");
     let held = hold(&mut subscription, &["-1", "-2", "a1", "b1"]).await;
     let mut member = other.join("g");
-    subscription.nack(held["a1"].id, nack_for(300)).unwrap();
+    subscription.nack(held["a1"].id, nack_for(60_000)).unwrap();
     // What comes while the retry waits: of another key at once, of this key after it.
     for (key, number) in [("a", 4), ("c", 1)] {
         bus.publish(of_key(key, number)).await;
@@ -126,6 +126,15 @@ async fn a_retry_blocks_its_key_and_no_other(stand: Stand) {
         let message = delivery.unwrap().message;
         assert_eq!(message.attempt, u32::from(message.id == "a1"));
         order.push(message.id.clone());
+        if order.len() == 1 {
+            // What could pass has passed: the time of the retry has come.
+            let due = oona::clock::system()() + Duration::from_secs(61);
+            eventually(async || {
+                let promoted = stand.store.promote(&STREAM.into(), due, 9).await;
+                (promoted.unwrap() == 1).then_some(())
+            })
+            .await;
+        }
     }
     assert_eq!(order, ["c1", "a1", "a2", "a3", "a4"]);
     bus.settled().await;
@@ -205,7 +214,7 @@ async fn a_dead_host_holds_up_its_keys_until_they_are_claimed(stand: Stand) {
     let doomed = Runtime::new().unwrap();
     let (bus, subscription) = tokio::task::block_in_place(|| {
         doomed.block_on(async {
-            let bus = stand.bus(quick);
+            let bus = stand.bus(blocking);
             let mut subscription = bus.join("g");
             for number in 1..4 {
                 bus.publish(of_key("a", number)).await;
@@ -250,7 +259,8 @@ async fn a_message_that_vanished_frees_its_key(stand: Stand) {
         [true]
     );
     assert_eq!(ids(&take(&mut subscription, 1).await), ["a2"]);
-    assert_eq!(bus.bus.metrics().turns_mended(STREAM).get(), 1);
+    let mended = async || (bus.bus.metrics().turns_mended(STREAM).get() == 1).then_some(());
+    eventually(mended).await;
     subscription.ack(first.id).unwrap();
     bus.settled().await;
 }

@@ -360,8 +360,9 @@ async fn what_a_host_finds_while_the_store_is_away_is_done_at_once_and_written_d
         desk.tried().is_none()
     })
     .await;
-    let trial = desk.registry.standing(Kind::Routing).trial.unwrap();
-    assert!(trial.withdrawn.unwrap().contains("of its calls failed"));
+    let why = || desk.registry.standing(Kind::Routing).trial?.withdrawn;
+    until("and it is known why", || why().is_some()).await;
+    assert!(why().unwrap().contains("of its calls failed"));
     redis.restart();
     desk.withdrawn().await;
 

@@ -227,11 +227,9 @@ async fn a_bad_signature_is_quarantined_with_its_reason() {
     }
     bus.settled().await;
     assert!(subscription.ready(10).is_empty());
-    assert_eq!(
-        bus.bus.metrics().quarantined("unverifiable").get(),
-        3,
-        "and counted"
-    );
+    // And counted, once the store has confirmed them.
+    let counted = || bus.bus.metrics().quarantined("unverifiable").get();
+    eventually(async || (counted() == 3).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,8 @@ async fn a_redis_that_is_lost_loses_nothing_that_was_accepted() {
     }
     let in_hand = next(&mut subscription).await;
     stand.server.as_mut().unwrap().kill();
-    subscription.ack(in_hand.id).unwrap();
+    // To end a server takes a moment, and the time to acknowledge is short.
+    let in_time = subscription.ack(in_hand.id).is_ok();
     eventually(async || {
         refused(&bus).await;
         (bus.bus.status().publish_breaker == "open").then_some(())
@@ -117,7 +118,10 @@ async fn a_redis_that_is_lost_loses_nothing_that_was_accepted() {
     })
     .await;
     assert!(accepted.len() > 50, "what is closed lets through");
-    let mut handled = BTreeSet::from([in_hand.message.id.clone()]);
+    let mut handled = BTreeSet::new();
+    if in_time {
+        handled.insert(in_hand.message.id.clone());
+    }
     while !handled.is_superset(&accepted) {
         let delivery = next(&mut subscription).await;
         // One that was delivered before the crash may have timed out since.

@@ -72,7 +72,7 @@ pub(super) async fn poison_is_filed_at_once(stand: Stand) {
 }
 
 pub(super) async fn an_answer_that_does_not_come_is_a_failure(stand: Stand) {
-    let bus = stand.bus(|setup| setup.config.consume.ack_deadline = Duration::from_millis(50));
+    let bus = stand.bus(|setup| setup.config.consume.ack_deadline = Duration::from_secs(1));
     let mut subscription = bus.join("g");
     bus.publish(draft(KERNEL_PREFETCH_REQUEST, 1)).await;
     let first = next(&mut subscription).await;
@@ -90,7 +90,7 @@ pub(super) async fn an_answer_that_does_not_come_is_a_failure(stand: Stand) {
 
 pub(super) async fn whoever_needs_longer_may_say_so(stand: Stand) {
     let bus = stand.bus(|setup| {
-        setup.config.consume.ack_deadline = Duration::from_millis(100);
+        setup.config.consume.ack_deadline = Duration::from_secs(1);
         // Nothing but the deadline itself wakes who keeps it.
         setup.config.consume.claim_idle = Duration::from_secs(3_600);
     });

@@ -65,7 +65,7 @@ pub(super) async fn what_a_dead_host_had_is_claimed(stand: Stand) {
     // A host whose tasks end in the middle of their work, as if it were killed.
     let doomed = Runtime::new().unwrap();
     let (bus, mut subscription) = doomed.block_on_in_place(async {
-        let bus = stand.bus(quick);
+        let bus = stand.bus(|_| {});
         let subscription = bus.join("g");
         for number in 0..5 {
             bus.publish(draft(KERNEL_PREFETCH_REQUEST, number)).await;

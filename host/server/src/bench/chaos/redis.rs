@@ -17,8 +17,9 @@ use super::super::redis_process::{RedisProcess, StartError};
 /// What Sentinels call the first Redis.
 pub(super) const MASTER: &str = "chaos";
 
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take that is waited for. A Sentinel that was put aside for more than 2 s does nothing
+/// for 30 s (`TILT`).
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Between two looks whether something has happened.
 const LOOK: Duration = Duration::from_millis(10);
