@@ -61,6 +61,17 @@ pub fn get(address: SocketAddr, path: &str) -> Answer {
     ask(address, &format!("GET {path} HTTP/1.1\r\n"), &[])
 }
 
+/// Gets a path as somebody who has a token.
+///
+/// # Panics
+///
+/// If nothing answers.
+#[must_use]
+pub fn get_with(address: SocketAddr, path: &str, token: &str) -> Answer {
+    let head = format!("GET {path} HTTP/1.1\r\nauthorization: Bearer {token}\r\n");
+    ask(address, &head, &[])
+}
+
 /// Posts a body to a path.
 ///
 /// # Panics

@@ -23,7 +23,7 @@ use oona::registry::{
 };
 use oona::store::memory::MemoryStore;
 use oona::store::{
-    Append, ClaimRequest, Claimed, Dropped, GroupStart, Mended, NonceClaim, ReadRequest,
+    Append, ClaimRequest, Claimed, Dropped, GroupStart, Mended, NonceClaim, Oldest, ReadRequest,
     RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName, Turns,
     Written,
 };
@@ -186,6 +186,7 @@ never_asked! {
         promote(stream: &StreamName, now: Timestamp, count: usize) -> u64;
         recall(events: &[Arc<str>]) -> Vec<Option<Written>>;
         depths(streams: &[StreamName]) -> Vec<StreamDepth>;
+        oldest(streams: &[StreamName]) -> Vec<Oldest>;
         trim(stream: &StreamName, length_max: u64) -> u64;
         drop_oldest(stream: &StreamName, length_max: u64) -> Dropped;
         remove_idle_consumers(stream: &StreamName, idle: Duration) -> u64;

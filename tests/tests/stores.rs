@@ -94,6 +94,7 @@ over_both_stores! {
     settling::each_group_has_its_own_retry
     settling::due_retries_are_promoted_once_whoever_asks
     keeping::depth_is_what_the_slowest_group_has_to_do
+    keeping::the_oldest_is_what_each_group_has_yet_to_finish
     keeping::depth_is_right_though_entries_were_taken_out
     keeping::only_what_every_group_has_finished_is_trimmed
     keeping::a_long_stream_is_trimmed_at_once

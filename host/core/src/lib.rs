@@ -21,12 +21,14 @@ pub mod nonces;
 pub mod outcome;
 pub mod policy;
 pub mod registry;
+pub mod rolling;
 pub mod schedule;
 pub mod signing;
 pub mod slo;
 pub mod stage;
 pub mod symbols;
 pub mod time;
+pub mod trend;
 
 pub use entry::{Entry, EntryId, Record};
 pub use envelope::Message;

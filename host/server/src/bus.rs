@@ -19,6 +19,7 @@ mod housekeeping;
 mod inspect;
 mod keeper;
 mod letters;
+mod memory;
 mod reader;
 mod receipts;
 mod settler;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use oona_core::Timestamp;
 use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::signing::Keyring;
+use oona_core::trend::Point;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -55,7 +57,8 @@ pub use self::housekeeping::{
 pub use self::letters::{
     DeadLetterView, Found, LetterError, LettersMeant, Original, Redriven, Stroll,
 };
-pub use self::status::{BusStatus, StoreStatus, StreamStatus};
+pub use self::memory::{Held, MemoryStatus};
+pub use self::status::{BusStatus, GroupStatus, StoreStatus, StreamStatus};
 pub use self::subscription::{
     Delivery, DeliveryId, GROUP_BYTES_MAX, Nack, NotInFlight, SubscribeError, SubscribeOptions,
     Subscription, SubscriptionHandle,
@@ -169,7 +172,12 @@ impl Bus {
             message,
             named,
             subject,
-            asker: Asker { since, reply, room },
+            asker: Asker {
+                since,
+                priority: subject.priority,
+                reply,
+                room,
+            },
         };
         match self.queue.send(pending).await {
             Ok(()) => PendingOutcome(Waiting::Later(outcome)),
@@ -256,6 +264,22 @@ impl Bus {
     #[must_use]
     pub fn status(&self) -> BusStatus {
         status::of(&self.shared)
+    }
+
+    /// The last samples of each stream, `count` at most, the oldest first. There is one every
+    /// [`SAMPLE_EVERY`](oona_core::trend::SAMPLE_EVERY).
+    #[must_use]
+    pub fn trends(&self, count: usize) -> Vec<(Arc<str>, Vec<Point>)> {
+        let board = self.shared.board();
+        let trend = |lane: &board::Lane| (lane.name.clone(), lane.trend.points(count));
+        board.lanes().map(trend).collect()
+    }
+
+    /// What this host holds in memory, and what bounds it.
+    #[must_use]
+    pub fn memory(&self) -> MemoryStatus {
+        let max = self.config().publish.queue_bytes_max;
+        memory::of(&self.shared, &self.room, max.min(Semaphore::MAX_PERMITS))
     }
 
     /// Waits until the store answers.

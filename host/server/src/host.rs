@@ -299,7 +299,7 @@ fn serve(
         in_flight_max: config.server.in_flight_max,
         subscribers_max: config.server.subscribers_max,
     };
+    let http = http::router(bus.clone(), admin.access.clone());
     let grpc = grpc::routes(bus, limits, admin);
-    let http = http::router(bus.clone());
     async move { port.serve(http, grpc, stop.cancelled_owned()).await }
 }

@@ -7,30 +7,44 @@
 //! | `GET /healthz` | 200 while the process runs, whatever else is wrong |
 //! | `GET /readyz` | 200 while the bus does its work, else 503 with the reasons |
 //! | `GET /metrics` | everything that is counted |
+//! | `GET /v1/latency?span=1m` | how long each step took within 1m, 5m, 1h, or since the start |
+//! | `GET /debug/queues` | every stream: depth, groups, the oldest message, the last five minutes |
+//! | `GET /debug/breakers` | every breaker and the mode, with the reason |
+//! | `GET /debug/memory` | what the process holds, and what bounds it |
 //!
 //! A publish must name its content type, `application/json` or `application/x-protobuf`, so that a
 //! page in a browser cannot publish without being asked.
 
+mod look;
 mod publish;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 
+use crate::access::Access;
 use crate::bus::{Bus, BusStatus};
 use crate::metrics;
 
 /// What is served over HTTP.
-pub fn router(bus: Bus) -> Router {
+pub fn router(bus: Bus, access: Access) -> Router {
+    let guarded = Router::new()
+        .route("/v1/latency", get(look::latency))
+        .route("/debug/queues", get(look::queues))
+        .route("/debug/breakers", get(look::breakers))
+        .route("/debug/memory", get(look::memory))
+        .layer(from_fn_with_state(access, look::guard));
     Router::new()
         .route("/v1/publish", post(publish::publish))
         .route("/v1/status", get(status))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
+        .merge(guarded)
         .with_state(bus)
 }
 

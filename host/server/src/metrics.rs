@@ -7,16 +7,22 @@
 //! as `other`, so that no policy can grow the exposition without limit.
 
 mod families;
+mod groups;
+
+use std::sync::Arc;
 
 use oona_core::policy::Kind;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::latency::Latencies;
 use families::{
     Bounded, Delivering, GROUPS, Guards, LATENCY, PolicyFamilies, Publishing, StreamFamilies,
     Table, stream_label,
 };
+
+pub use groups::{GroupGauges, GroupSample};
 
 pub use families::{LABEL_LENGTH_MAX, LABEL_VALUES_MAX};
 pub use prometheus_client::metrics::counter::Counter;
@@ -108,8 +114,10 @@ pub struct Metrics {
     guards: Guards,
     policies: PolicyFamilies,
 
-    /// Seconds from append to delivery.
-    pub delivery_duration: Histogram,
+    /// How long each step takes.
+    pub latencies: Arc<Latencies>,
+    /// What each consumer group has to do.
+    pub groups: Arc<GroupGauges>,
     /// Messages per pipeline to the store.
     pub group_size: Histogram,
     /// Publishes that were answered with the outcome of an earlier one of the same event id.
@@ -148,6 +156,10 @@ impl Metrics {
         let t = &mut table;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         t.0.register("build", "Version of this host", build);
+        let latencies = Arc::new(Latencies::default());
+        t.0.register_collector(Box::new(Arc::clone(&latencies)));
+        let groups = Arc::new(GroupGauges::default());
+        t.0.register_collector(Box::new(Arc::clone(&groups)));
         Self {
             bounded: Bounded::default(),
             publishing: Publishing::register(t),
@@ -155,11 +167,8 @@ impl Metrics {
             streams: StreamFamilies::register(t),
             guards: Guards::register(t),
             policies: PolicyFamilies::register(t),
-            delivery_duration: t.histogram(
-                "delivery_duration_seconds",
-                "From append to delivery",
-                LATENCY,
-            ),
+            latencies,
+            groups,
             group_size: t.histogram("group_size", "Messages per pipeline to the store", GROUPS),
             conservative_mode: t.gauge("conservative_mode", "1 in conservative mode"),
             broadcast_duration: t.histogram(
@@ -184,13 +193,6 @@ impl Metrics {
             ),
             registry: table.0,
         }
-    }
-
-    /// `oona_publish_duration_seconds{outcome}`.
-    #[must_use]
-    pub fn publish_duration(&self, outcome: PublishOutcome) -> Histogram {
-        let labels = [("outcome", outcome.name().into())];
-        self.publishing.duration.get_or_create_owned(&labels)
     }
 
     /// `oona_publish_total{stream,outcome,reason}`.
@@ -508,16 +510,23 @@ pub struct StreamGauges {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use oona_core::Timestamp;
+    use oona_core::policy::Priority;
+
     use super::*;
+    use crate::latency::{Series, Stage};
 
     fn recorded() -> String {
         let metrics = Metrics::new();
         metrics
             .publishes("oona.normal", PublishOutcome::Accepted, "by type")
             .inc_by(3);
-        metrics
-            .publish_duration(PublishOutcome::Accepted)
-            .observe(0.003);
+        let series = Series::new("oona.normal".into(), Priority::High, "accepted");
+        let mut took = metrics.latencies.of(Stage::Publish, Timestamp::EPOCH);
+        took.record(series, Duration::from_millis(3));
+        drop(took);
         metrics
             .deliveries("oona.normal", DeliveryKind::Redelivered)
             .inc();
@@ -546,7 +555,7 @@ mod tests {
         let text = recorded();
         let table = [
             r#"oona_publish_total{stream="oona.normal",outcome="accepted",reason="by type"} 3"#,
-            r#"oona_publish_duration_seconds_bucket{le="0.005",outcome="accepted"} 1"#,
+            r#"oona_publish_duration_seconds_bucket{le="0.005",stream="oona.normal",priority="high",outcome="accepted"} 1"#,
             r#"oona_deliveries_total{stream="oona.normal",kind="redelivered"} 1"#,
             r#"oona_settled_total{stream="oona.normal",step="dead_letter"} 1"#,
             r#"oona_quarantined_total{reason="unsigned"} 1"#,

@@ -113,6 +113,9 @@ pub trait Store: Turns + Send + Sync + fmt::Debug {
     /// How deep the streams are. A stream that does not exist is empty.
     async fn depths(&self, streams: &[StreamName]) -> Result<Vec<StreamDepth>, StoreError>;
 
+    /// The oldest entry of each stream, and of each of its groups. A stream that does not exist has neither.
+    async fn oldest(&self, streams: &[StreamName]) -> Result<Vec<Oldest>, StoreError>;
+
     /// Removes the oldest finished entries of a stream that is longer than `length_max`, down to it.
     /// Never one that a group has yet to finish; a stream without groups is left alone.
     async fn trim(&self, stream: &StreamName, length_max: u64) -> Result<u64, StoreError>;
@@ -396,6 +399,16 @@ pub struct GroupDepth {
     pub lag: u64,
     /// What it has read and not settled.
     pub pending: u64,
+}
+
+/// The oldest entries of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Oldest {
+    /// The oldest that it holds, whatever became of it.
+    pub held: Option<EntryId>,
+    /// The oldest that each group has yet to finish, by the name of the group; `None` where it has finished
+    /// all.
+    pub unfinished: Vec<(String, Option<EntryId>)>,
 }
 
 impl StreamDepth {

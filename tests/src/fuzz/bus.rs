@@ -150,7 +150,9 @@ fn on_a_bus(ask: impl AsyncFnOnce(Router)) {
             access: Access::default(),
         };
         let grpc = oona::grpc::routes(&test.bus, limits, admin);
-        ask(http::router(test.bus.clone()).merge(grpc.prepare().into_axum_router())).await;
+        ask(http::router(test.bus.clone(), Access::default())
+            .merge(grpc.prepare().into_axum_router()))
+        .await;
     });
     runtime.shutdown_background();
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oona::store::memory::MemoryStore;
 use oona::store::{
-    Append, ClaimRequest, Claimed, Dropped, GroupStart, Mended, NonceClaim, ReadRequest,
+    Append, ClaimRequest, Claimed, Dropped, GroupStart, Mended, NonceClaim, Oldest, ReadRequest,
     RemovedGroup, Settlement, Step, Store, StoreError, StoreInfo, StreamDepth, StreamName, Turns,
     Written,
 };
@@ -273,6 +273,11 @@ impl Store for FaultyStore {
         self.link
             .call("depths", || self.inner.depths(streams))
             .await
+    }
+
+    /// Nothing follows from it but what is shown, so no fault is spent on it.
+    async fn oldest(&self, streams: &[StreamName]) -> Result<Vec<Oldest>, StoreError> {
+        self.inner.oldest(streams).await
     }
 
     async fn trim(&self, stream: &StreamName, length_max: u64) -> Result<u64, StoreError> {

@@ -482,6 +482,7 @@ async fn a_key_that_is_no_stream_is_refused_and_left_alone() {
         ("touch", store.touch(&other, "g", "a", &one).await),
         ("settle", store.settle("g", &[retry]).await.map(drop)),
         ("depths", store.depths(streams).await.map(drop)),
+        ("oldest", store.oldest(streams).await.map(drop)),
         ("trim", store.trim(&other, 0).await.map(drop)),
         ("range", store.range(&other, None, 1).await.map(drop)),
         (

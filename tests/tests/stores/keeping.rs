@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use oona::store::{Dropped, NonceClaim, RemovedGroup, Settlement, Step, StreamName};
+use oona::store::{Dropped, NonceClaim, Oldest, RemovedGroup, Settlement, Step, StreamName};
 use oona_core::Timestamp;
 use oona_core::entry::EntryId;
 use oona_core::policy::NonceSeen;
@@ -48,6 +48,38 @@ pub(super) async fn depth_is_what_the_slowest_group_has_to_do(bench: &Bench) {
         (0, 4),
         "in the order asked"
     );
+}
+
+pub(super) async fn the_oldest_is_what_each_group_has_yet_to_finish(bench: &Bench) {
+    let streams: [StreamName; 2] = ["none".into(), "s".into()];
+    let oldest = async || {
+        let mut oldest = bench.store.oldest(&streams).await.unwrap();
+        assert_eq!(oldest[0], Oldest::default(), "in the order asked");
+        let Oldest {
+            held,
+            mut unfinished,
+        } = oldest.remove(1);
+        unfinished.sort_unstable();
+        (held, unfinished)
+    };
+    let of = |fast, slow| vec![("fast".to_owned(), fast), ("slow".to_owned(), slow)];
+    let ids = bench.append("s", &["1", "2", "3"]).await;
+    assert_eq!(oldest().await, (Some(ids[0]), Vec::new()));
+    bench.group("s", "fast").await;
+    bench.group("s", "slow").await;
+    let (first, second) = (Some(ids[0]), Some(ids[1]));
+    assert_eq!(oldest().await, (first, of(first, first)), "nothing is read");
+    for entry in bench.read("s", "fast", "a", 9).await {
+        bench.settle("s", "fast", entry.id, Step::Ack).await;
+    }
+    bench.read("s", "slow", "a", 2).await;
+    assert_eq!(oldest().await, (first, of(None, first)), "one is pending");
+    bench.settle("s", "slow", ids[0], Step::Ack).await;
+    assert_eq!(oldest().await, (first, of(None, second)));
+    bench.settle("s", "slow", ids[1], Step::Ack).await;
+    assert_eq!(oldest().await, (first, of(None, Some(ids[2]))), "unread");
+    bench.store.trim(&"s".into(), 1).await.unwrap();
+    assert_eq!(oldest().await.0, Some(ids[2]));
 }
 
 pub(super) async fn depth_is_right_though_entries_were_taken_out(bench: &Bench) {

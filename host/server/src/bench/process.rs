@@ -5,6 +5,8 @@ use std::process::{Child, ChildStdout, Command, ExitStatus};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::process::resident_bytes;
+
 /// Ended when dropped.
 #[derive(Debug)]
 pub(super) struct Process(Child);
@@ -72,13 +74,7 @@ impl Process {
 
     /// How much memory it has that is in use, in bytes.
     pub(super) fn resident_bytes(&self) -> io::Result<u64> {
-        let path = format!("/proc/{}/status", self.id());
-        let status = std::fs::read_to_string(path)?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        let kib =
-            kib.ok_or_else(|| io::Error::other("no VmRSS in /proc: the process has ended"))?;
-        Ok(kib * 1_024)
+        resident_bytes(&self.id().to_string())
     }
 }
 

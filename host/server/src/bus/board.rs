@@ -12,10 +12,11 @@ use oona_core::depth::DepthEstimate;
 use oona_core::policy::{BusState, Candidate, Mode, Slo, Subject};
 use oona_core::slo::SloWindow;
 use oona_core::symbols::Symbol;
+use oona_core::trend::Trend;
 
 use super::BusConfig;
 use super::controls::ModeStatus;
-use crate::store::{StreamDepth, StreamName};
+use crate::store::{Oldest, StreamDepth, StreamName};
 
 /// One stream on the board.
 #[derive(Debug)]
@@ -28,6 +29,10 @@ pub(super) struct Lane {
     pub(super) slo: SloWindow,
     /// What the last sample said.
     pub(super) sampled: StreamDepth,
+    /// Its oldest entries, as last looked at.
+    pub(super) oldest: Oldest,
+    /// How it has fared.
+    pub(super) trend: Trend,
 }
 
 /// See the module.
@@ -49,6 +54,8 @@ impl Board {
             depth: DepthEstimate::default(),
             slo: SloWindow::default(),
             sampled: StreamDepth::default(),
+            oldest: Oldest::default(),
+            trend: Trend::default(),
         };
         let lanes = config
             .streams

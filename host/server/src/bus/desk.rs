@@ -20,10 +20,12 @@ use oona_core::envelope::Message;
 use oona_core::lanes::Lanes;
 use oona_core::policy::{Failure, Subject};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::shared::Shared;
 use super::subscription::{Delivery, DeliveryId, Nack, NotInFlight, SubscribeOptions};
 use crate::clock::Clock;
+use crate::latency::{Series, Stage};
 use crate::metrics::DeliveryKind;
 use crate::store::StreamName;
 use crate::sync::lock;
@@ -126,8 +128,24 @@ impl std::fmt::Debug for Desk {
     }
 }
 
-/// An entry in the hands of the subscriber, with the right to call its handler; emergencies need none.
-type InHand = (Held, Option<Permit>);
+/// An entry in the hands of the subscriber.
+struct InHand {
+    held: Held,
+    /// The right to call its handler; emergencies need none.
+    permit: Option<Permit>,
+    since: Instant,
+}
+
+impl InHand {
+    fn new((held, permit): (Held, Option<Permit>)) -> Self {
+        let since = Instant::now();
+        Self {
+            held,
+            permit,
+            since,
+        }
+    }
+}
 
 /// What is known of an entry that is held.
 struct Holding {
@@ -200,7 +218,7 @@ impl State {
     }
 
     /// What is delivered next. While the handler has a rest, that is an emergency or nothing.
-    fn pop(&mut self, now: Timestamp) -> Option<InHand> {
+    fn pop(&mut self, now: Timestamp) -> Option<(Held, Option<Permit>)> {
         if self.lanes.is_empty() {
             return None;
         }
@@ -374,7 +392,14 @@ impl Desk {
         };
         let before = state.in_flight.next_deadline();
         let bytes = held.bytes();
-        state.in_flight.start(now, id.0, bytes, (held, permit));
+        let kind = if held.redelivered {
+            DeliveryKind::Redelivered
+        } else {
+            DeliveryKind::First
+        };
+        let series = Series::new(held.stream.clone(), held.subject.priority, kind.name());
+        let in_hand = InHand::new((held, permit));
+        state.in_flight.start(now, id.0, bytes, in_hand);
         // An older delivery may have been given longer than this one has.
         self.shared.metrics.in_flight.inc();
         let sooner = before.is_none_or(|before| state.in_flight.next_deadline() < Some(before));
@@ -383,15 +408,7 @@ impl Desk {
             self.settle.notify_one();
         }
         let waited = now.since(Timestamp::from_millis(delivery.entry.ms));
-        self.shared
-            .metrics
-            .delivery_duration
-            .observe(waited.as_secs_f64());
-        let kind = if delivery.redelivered {
-            DeliveryKind::Redelivered
-        } else {
-            DeliveryKind::First
-        };
+        self.shared.took_one(Stage::Delivery, series, waited);
         self.shared.count_delivery(&delivery.stream, kind);
         Some(delivery)
     }
@@ -400,7 +417,7 @@ impl Desk {
         let now = (self.clock)();
         let mut state = self.state();
         let settled = state.in_flight.settle(id.0);
-        let (held, permit) = settled.map_err(|_| NotInFlight(id))?;
+        let in_hand = settled.map_err(|_| NotInFlight(id))?;
         self.shared.metrics.in_flight.dec();
         let verdict = match reply {
             Reply::Ack => Verdict::Ack,
@@ -421,12 +438,30 @@ impl Desk {
                 }
             }
         };
-        self.tell_handler_breaker(&mut state.handler, now, permit, &verdict);
-        state.verdicts.push((held, verdict));
+        self.answered(&mut state, now, in_hand, verdict);
         drop(state);
         self.settle.notify_one();
         self.deliverable.notify_waiters();
         Ok(())
+    }
+
+    /// What was in hand has its verdict, by the subscriber or by the clock.
+    fn answered(&self, state: &mut State, now: Timestamp, in_hand: InHand, verdict: Verdict) {
+        let InHand {
+            held,
+            permit,
+            since,
+        } = in_hand;
+        let outcome = match &verdict {
+            Verdict::Ack => "ack",
+            Verdict::Failed { failure, .. } => failure.name(),
+            Verdict::Skip | Verdict::Release => "released",
+        };
+        let series = Series::new(held.stream.clone(), held.subject.priority, outcome);
+        self.shared
+            .took_one(Stage::Handler, series, since.elapsed());
+        self.tell_handler_breaker(&mut state.handler, now, permit, &verdict);
+        state.verdicts.push((held, verdict));
     }
 
     /// Whether the handler failed. A message that can never be handled is not its fault.
@@ -484,7 +519,7 @@ impl Desk {
         while let Some(held) = state.lanes.pop() {
             state.verdicts.push((held, Verdict::Release));
         }
-        for (held, _) in state.in_flight.drain() {
+        for InHand { held, .. } in state.in_flight.drain() {
             self.shared.metrics.in_flight.dec();
             let verdict = match close {
                 Close::Released => Verdict::Release,
@@ -507,15 +542,14 @@ impl Desk {
     pub(super) fn work(&self) -> Work {
         let now = (self.clock)();
         let mut state = self.state();
-        for (held, permit) in state.in_flight.expired(now) {
+        for in_hand in state.in_flight.expired(now) {
             self.shared.metrics.in_flight.dec();
             let failed = Verdict::Failed {
                 failure: Failure::Timeout,
                 delay: None,
                 detail: "no answer before the acknowledgement deadline".to_owned(),
             };
-            self.tell_handler_breaker(&mut state.handler, now, permit, &failed);
-            state.verdicts.push((held, failed));
+            self.answered(&mut state, now, in_hand, failed);
         }
         if !state.verdicts.is_empty() {
             let verdicts = std::mem::take(&mut state.verdicts);

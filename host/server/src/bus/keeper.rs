@@ -11,6 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::controls::tell_mode;
 use super::housekeeping;
 use super::shared::Shared;
+use super::status::{self, GroupStatus};
+use crate::metrics::GroupSample;
 use crate::store::{StoreError, StreamName};
 
 /// How many due retries one promotion moves.
@@ -19,12 +21,16 @@ const PROMOTE_MAX: usize = 512;
 /// Trimming does not wait for its time when a stream is this much longer than its limit.
 const OVERLONG_PERCENT: u64 = 120;
 
+/// How often the oldest message of each group is looked for, at most.
+const OLDEST_EVERY: Duration = Duration::from_secs(1);
+
 /// Runs until the bus shuts down.
 pub(super) async fn keep(shared: Arc<Shared>) {
     let streams: Vec<StreamName> = shared.config.streams.destinations().cloned().collect();
     let mut ticks = interval(shared.config.sample_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut trimmed_at = Instant::now();
+    let mut looked_at = None;
     let mut failures = 0;
     loop {
         tokio::select! {
@@ -34,6 +40,11 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         }
         let due = trimmed_at.elapsed() >= shared.config.housekeeping_interval;
         let done = round(&shared, &streams, due).await;
+        let is_time = |at: &Instant| at.elapsed() >= OLDEST_EVERY;
+        if done.is_ok() && looked_at.as_ref().is_none_or(is_time) {
+            look_for_the_oldest(&shared, &streams).await;
+            looked_at = Some(Instant::now());
+        }
         shared.store_answered(done.is_ok());
         follow_mode(&shared);
         match done {
@@ -71,6 +82,7 @@ async fn round(shared: &Shared, streams: &[StreamName], due: bool) -> Result<(),
             Vec::new()
         };
         shared.board().sampled(shared.symbol(stream), found);
+        observe(shared, stream);
         if delayed {
             let promoted = shared
                 .store
@@ -87,6 +99,44 @@ async fn round(shared: &Shared, streams: &[StreamName], due: bool) -> Result<(),
         housekeeping::round(shared).await?;
     }
     Ok(())
+}
+
+/// Adds to the line of how a stream fares, if it is time to.
+fn observe(shared: &Shared, stream: &StreamName) {
+    let now = (shared.clock)();
+    if let Some(lane) = shared.board().lane_mut(shared.symbol(stream)) {
+        let depth = lane.depth.estimate();
+        lane.trend.observe(now, || shared.totals(stream, depth));
+    }
+}
+
+/// Looks for the oldest message of each group. Only what is shown follows from it: if the store does not
+/// answer, what was known stays.
+async fn look_for_the_oldest(shared: &Shared, streams: &[StreamName]) {
+    let oldest = match shared.store.oldest(streams).await {
+        Ok(oldest) => oldest,
+        Err(error) => {
+            tracing::debug!(%error, "the oldest messages are not known");
+            return;
+        }
+    };
+    let mut board = shared.board();
+    for (stream, oldest) in streams.iter().zip(oldest) {
+        if let Some(lane) = board.lane_mut(shared.symbol(stream)) {
+            lane.oldest = oldest;
+        }
+    }
+    let now = (shared.clock)();
+    for lane in board.lanes() {
+        let sample = |group: GroupStatus| GroupSample {
+            oldest_age_s: group.oldest_age_ms.unwrap_or(0) as f64 / 1_000.0,
+            name: group.name,
+            lag: group.lag,
+            pending: group.pending,
+        };
+        let groups = status::groups(lane, now).map(sample).collect();
+        shared.metrics.groups.set(&lane.name, groups);
+    }
 }
 
 fn show(shared: &Shared, stream: &str, found: &crate::store::StreamDepth) {

@@ -19,6 +19,7 @@ use super::desk::{Content, Desk, Held, Verdict, Work};
 use super::receipts::receipt;
 use super::shared::Shared;
 use super::texts::TextsOfSome;
+use crate::latency::{Series, Stage};
 use crate::metrics::Step as Settled;
 use crate::store::{Settlement, Step, StoreError, StreamName};
 
@@ -254,6 +255,7 @@ impl Settler {
             (Step::DeadLetter { .. }, _) => Settled::DeadLetter,
         };
         self.shared.count_settled(&held.stream, step);
+        self.took(held, step);
         if let Verdict::Failed {
             failure, detail, ..
         } = verdict
@@ -273,6 +275,18 @@ impl Settler {
                 detail,
                 "a delivery failed"
             );
+        }
+    }
+
+    /// How long a message took that has been handled, from when it was issued.
+    fn took(&self, held: &Held, step: Settled) {
+        let Some(issued_at) = held.subject.created_at else {
+            return;
+        };
+        if step == Settled::Ack {
+            let series = Series::new(held.stream.clone(), held.subject.priority, step.name());
+            let took = (self.shared.clock)().since(issued_at);
+            self.shared.took_one(Stage::EndToEnd, series, took);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use oona_core::Timestamp;
 use oona_core::breaker::{Breaker, Permit};
@@ -13,6 +14,7 @@ use oona_core::nonces::NonceWindow;
 use oona_core::policy::Candidate;
 use oona_core::signing::Keyring;
 use oona_core::symbols::Symbol;
+use oona_core::trend::Totals;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,7 +24,8 @@ use super::board::Board;
 use super::controls::BreakerStatus;
 use super::housekeeping::HousekeepingStatus;
 use crate::clock::Clock;
-use crate::metrics::{Counter, DeliveryKind, Histogram, Metrics, PublishOutcome, Step};
+use crate::latency::{Recording, Series, Stage};
+use crate::metrics::{Counter, DeliveryKind, Metrics, PublishOutcome, Step};
 use crate::policies::Policies;
 use crate::store::Store;
 use crate::sync::lock;
@@ -63,8 +66,6 @@ pub(super) struct Shared {
 
 /// Metric handles that are resolved once.
 pub(super) struct Handles {
-    pub(super) accepted_seconds: Histogram,
-    pub(super) rejected_seconds: Histogram,
     publishes: Counters<(Arc<str>, PublishOutcome, Arc<str>)>,
     deliveries: Counters<(Arc<str>, DeliveryKind)>,
     settled: Counters<(Arc<str>, Step)>,
@@ -95,8 +96,6 @@ impl Shared {
         } = parts;
         let board = Board::new(&config, |name| policies.symbols().intern(name));
         let handles = Handles {
-            accepted_seconds: metrics.publish_duration(PublishOutcome::Accepted),
-            rejected_seconds: metrics.publish_duration(PublishOutcome::Rejected),
             publishes: Mutex::default(),
             deliveries: Mutex::default(),
             settled: Mutex::default(),
@@ -177,6 +176,21 @@ impl Shared {
         Arc::clone(groups.entry(Arc::clone(group)).or_insert_with(window))
     }
 
+    /// To record how long some messages took for a stage that ends now.
+    pub(super) fn took(&self, stage: Stage) -> Recording<'_> {
+        self.metrics.latencies.of(stage, (self.clock)())
+    }
+
+    /// Records how long one message took.
+    pub(super) fn took_one(&self, stage: Stage, series: Series, latency: Duration) {
+        self.took(stage).record(series, latency);
+    }
+
+    /// The nonces of every group.
+    pub(super) fn nonce_windows(&self) -> Vec<Arc<Mutex<NonceWindow>>> {
+        lock(&self.nonces).values().cloned().collect()
+    }
+
     /// Counts publishes that ended alike.
     pub(super) fn count_publish(
         &self,
@@ -211,6 +225,34 @@ impl Shared {
             .entry((Arc::clone(stream), kind))
             .or_insert_with(resolve)
             .inc();
+    }
+
+    /// What was counted of a stream so far.
+    pub(super) fn totals(&self, stream: &str, depth: u64) -> Totals {
+        let of_stream = |name: &Arc<str>| **name == *stream;
+        let published = lock(&self.handles.publishes)
+            .iter()
+            .filter(|((name, outcome, _), _)| {
+                of_stream(name) && *outcome == PublishOutcome::Accepted
+            })
+            .map(|(_, counter)| counter.get())
+            .sum();
+        let delivered = lock(&self.handles.deliveries)
+            .iter()
+            .filter(|((name, _), _)| of_stream(name))
+            .map(|(_, counter)| counter.get())
+            .sum();
+        let settled = lock(&self.handles.settled)
+            .iter()
+            .filter(|((name, _), _)| of_stream(name))
+            .map(|(_, counter)| counter.get())
+            .sum();
+        Totals {
+            published,
+            delivered,
+            settled,
+            depth,
+        }
     }
 
     /// Counts a settlement.

@@ -1,10 +1,14 @@
 //! How the bus is, at a glance.
 
+use oona_core::Timestamp;
 use oona_core::breaker::BreakerState;
+use oona_core::entry::EntryId;
 use oona_core::force::Forced;
 use oona_core::policy::Mode;
+use oona_core::trend::Rates;
 use serde::Serialize;
 
+use super::board::Lane;
 use super::controls::{BreakerStatus, ModeStatus};
 use super::housekeeping::{self, HousekeepingStatus};
 use super::keeper::store_is_up;
@@ -62,6 +66,11 @@ pub struct StreamStatus {
     pub length: u64,
     /// Retries that wait for their time.
     pub delayed: u64,
+    /// For how long the oldest message is there that some group has yet to finish, in ms. Where no group
+    /// reads, the oldest that is held.
+    pub oldest_age_ms: Option<u64>,
+    /// What happened to it within the last minute.
+    pub rates: Rates,
     /// Its consumer groups.
     pub groups: Vec<GroupStatus>,
 }
@@ -75,6 +84,8 @@ pub struct GroupStatus {
     pub lag: u64,
     /// What it has read and not settled.
     pub pending: u64,
+    /// For how long the oldest is there that it has yet to finish, in ms.
+    pub oldest_age_ms: Option<u64>,
 }
 
 pub(super) fn of(shared: &Shared) -> BusStatus {
@@ -85,6 +96,7 @@ pub(super) fn of(shared: &Shared) -> BusStatus {
     let up = store_is_up(shared);
     let (mode_status, streams) = {
         let board = shared.board();
+        let stream = |lane| stream(shared, lane, now);
         (board.mode_status(), board.lanes().map(stream).collect())
     };
     let mode = mode_status.mode;
@@ -136,17 +148,42 @@ fn open_words(breaker: &BreakerStatus) -> String {
     format!("the {} breaker is open{by}", breaker.name)
 }
 
-fn stream(lane: &super::board::Lane) -> StreamStatus {
-    let group = |group: &crate::store::GroupDepth| GroupStatus {
-        name: group.name.clone(),
-        lag: group.lag,
-        pending: group.pending,
+fn stream(shared: &Shared, lane: &Lane, now: Timestamp) -> StreamStatus {
+    let groups: Vec<_> = groups(lane, now).collect();
+    let oldest = if groups.is_empty() {
+        lane.oldest.held.map(|id| age_ms(id, now))
+    } else {
+        groups.iter().filter_map(|group| group.oldest_age_ms).max()
     };
+    let depth = lane.depth.estimate();
     StreamStatus {
         name: lane.name.to_string(),
-        depth: lane.depth.estimate(),
+        depth,
         length: lane.sampled.length,
         delayed: lane.sampled.delayed,
-        groups: lane.sampled.groups.iter().map(group).collect(),
+        oldest_age_ms: oldest,
+        rates: lane.trend.rates(now, shared.totals(&lane.name, depth)),
+        groups,
     }
+}
+
+/// The groups of a stream.
+pub(super) fn groups(lane: &Lane, now: Timestamp) -> impl Iterator<Item = GroupStatus> {
+    lane.sampled.groups.iter().map(move |group| {
+        let mut known = lane.oldest.unfinished.iter();
+        let oldest = known.find(|(name, _)| *name == group.name);
+        // What was finished since is not old.
+        let has_some = group.lag + group.pending > 0;
+        let oldest = oldest.and_then(|(_, id)| *id).filter(|_| has_some);
+        GroupStatus {
+            name: group.name.clone(),
+            lag: group.lag,
+            pending: group.pending,
+            oldest_age_ms: oldest.map(|id| age_ms(id, now)),
+        }
+    })
+}
+
+fn age_ms(id: EntryId, now: Timestamp) -> u64 {
+    now.as_millis().saturating_sub(id.ms)
 }

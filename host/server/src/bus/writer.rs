@@ -14,13 +14,14 @@ use oona_core::breaker::Permit;
 use oona_core::entry::EntryId;
 use oona_core::envelope::Message;
 use oona_core::outcome::{FirstOutcome, Lane, Outcome, RejectCause};
-use oona_core::policy::Subject;
+use oona_core::policy::{Priority, Subject};
 use oona_core::symbols::Symbol;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::admission::{Admitter, Ruling};
 use super::shared::Shared;
+use crate::latency::{Series, Stage};
 use crate::metrics::PublishOutcome;
 use crate::store::{Append, Once, StoreError, Written};
 
@@ -44,6 +45,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Asker {
     pub(super) since: Instant,
+    pub(super) priority: Priority,
     pub(super) reply: oneshot::Sender<Outcome>,
     /// Its share of the bytes that may wait, given back with the answer.
     #[expect(dead_code, reason = "it is held, never looked at")]
@@ -126,7 +128,7 @@ impl Writer {
     /// Decides on a group. What is refused has its outcome at once.
     fn decide(&mut self, group: &mut Vec<Pending>) -> Option<Pipeline> {
         let shared = &self.shared;
-        let now = (shared.clock)();
+        let (now, began) = ((shared.clock)(), Instant::now());
         let permit = match shared.publish_breaker().try_acquire(now) {
             Ok(permit) => permit,
             Err(open) => {
@@ -157,12 +159,39 @@ impl Writer {
             askers.push((asker, named));
         }
         let (messages, rulings) = self.admitter.rule(now, messages, &subjects);
+        record_decisions(shared, began, &askers, rulings);
         let pipeline = assemble(shared, permit, &messages, rulings, askers);
         if pipeline.appends.is_empty() && pipeline.refused.is_empty() {
             shared.publish_breaker().give_back(pipeline.permit);
             return None;
         }
         Some(pipeline)
+    }
+}
+
+/// Records how long each of a group waited for policies, and how long these took.
+fn record_decisions(shared: &Shared, began: Instant, askers: &[(Asker, bool)], rulings: &[Ruling]) {
+    let decided = Instant::now();
+    let each = || {
+        askers.iter().zip(rulings).map(|((asker, _), ruling)| {
+            let (stream, outcome) = match *ruling {
+                Ruling::Write { stream, .. } => (stream, PublishOutcome::Accepted),
+                Ruling::Refuse { stream, .. } => (stream, PublishOutcome::Rejected),
+            };
+            (
+                asker,
+                Series::new(shared.name(stream), asker.priority, outcome.name()),
+            )
+        })
+    };
+    let mut queue = shared.took(Stage::Queue);
+    for (asker, series) in each() {
+        queue.record(series, began.saturating_duration_since(asker.since));
+    }
+    drop(queue);
+    let mut policy = shared.took(Stage::Policy);
+    for (_, series) in each() {
+        policy.record(series, decided.saturating_duration_since(began));
     }
 }
 
@@ -249,6 +278,7 @@ fn refuse(shared: &Shared, asker: Asker, refused: &Refused) {
     reject(
         shared,
         asker,
+        stream,
         refused.cause,
         reason,
         refused.retry_after,
@@ -272,7 +302,9 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
         permit,
     } = pipeline;
     shared.metrics.group_size.observe(appends.len() as f64);
+    let began = Instant::now();
     let written = shared.store.append(&appends).await;
+    let took = began.elapsed();
     let recalled = recall(&shared, &refused).await;
     let now = (shared.clock)();
     let fault = match &written {
@@ -284,7 +316,7 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
     answer_refused(&shared, refused, recalled);
     shared.record_publish_breaker(now, permit, !fault);
     match written {
-        Ok(results) => answer(&shared, now, askers, results),
+        Ok(results) => answer(&shared, now, took, askers, results),
         Err(error) => {
             tracing::warn!(error = %error, messages = askers.len(), "a pipeline was not written");
             for admitted in askers {
@@ -298,10 +330,12 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
 fn answer(
     shared: &Shared,
     now: Timestamp,
+    append_took: Duration,
     askers: Vec<Admitted>,
     results: Vec<Result<Written, StoreError>>,
 ) {
     let mut tally = Tally::default();
+    let mut took = Vec::with_capacity(askers.len());
     for (admitted, result) in askers.into_iter().zip(results) {
         let Admitted {
             asker,
@@ -315,14 +349,13 @@ fn answer(
             Ok(Written {
                 id,
                 before: Some(note),
-            }) => duplicate(shared, asker, id, &note),
+            }) => duplicate(shared, asker, stream, id, &note),
             Ok(Written { id, before: None }) => {
                 tally.count(stream, reason, elapsed);
-                shared
-                    .handles
-                    .accepted_seconds
-                    .observe(elapsed.as_secs_f64());
                 let (stream, reason) = (shared.name(stream), shared.name(reason));
+                let accepted = PublishOutcome::Accepted.name();
+                let series = Series::new(Arc::clone(&stream), asker.priority, accepted);
+                took.push((series, elapsed));
                 let accepted = Outcome::Accepted {
                     stream,
                     id,
@@ -337,6 +370,16 @@ fn answer(
             Err(error) => unwritten(shared, asker, &error),
         }
     }
+    let mut append = shared.took(Stage::Append);
+    for (series, _) in &took {
+        append.record(series.clone(), append_took);
+    }
+    drop(append);
+    let mut publish = shared.took(Stage::Publish);
+    for (series, elapsed) in took {
+        publish.record(series, elapsed);
+    }
+    drop(publish);
     tally.report(shared, now);
 }
 
@@ -376,23 +419,31 @@ fn answer_refused(
             Some(Written {
                 id,
                 before: Some(note),
-            }) => duplicate(shared, asker, id, &note),
+            }) => duplicate(shared, asker, refused.stream, id, &note),
             _ => refuse(shared, asker, &refused),
         }
     }
 }
 
 /// Answers with the first outcome.
-fn duplicate(shared: &Shared, asker: Asker, id: EntryId, note: &[u8]) {
+fn duplicate(shared: &Shared, asker: Asker, stream: Symbol, id: EntryId, note: &[u8]) {
+    let stream = shared.name(stream);
     let Some(first) = FirstOutcome::decode(note) else {
         // Another version of the host wrote it, in words that this one does not know.
         let reason: Arc<str> = "duplicate".into();
         let detail = format!("it was written before, as entry {id}");
-        return reject(shared, asker, RejectCause::Invalid, reason, None, detail);
+        return reject(
+            shared,
+            asker,
+            stream,
+            RejectCause::Invalid,
+            reason,
+            None,
+            detail,
+        );
     };
     shared.metrics.publish_duplicates.inc();
-    let seconds = asker.since.elapsed().as_secs_f64();
-    shared.handles.accepted_seconds.observe(seconds);
+    ended(shared, &asker, stream, PublishOutcome::Accepted);
     asker.reply.send(first.again(id)).ok();
 }
 
@@ -412,6 +463,7 @@ fn unavailable(shared: &Shared, asker: Asker, reason: &str, after: Duration, det
     reject(
         shared,
         asker,
+        Arc::default(),
         RejectCause::Unavailable,
         reason,
         Some(after),
@@ -422,15 +474,13 @@ fn unavailable(shared: &Shared, asker: Asker, reason: &str, after: Duration, det
 fn reject(
     shared: &Shared,
     asker: Asker,
+    stream: Arc<str>,
     cause: RejectCause,
     reason: Arc<str>,
     retry_after: Option<Duration>,
     detail: String,
 ) {
-    shared
-        .handles
-        .rejected_seconds
-        .observe(asker.since.elapsed().as_secs_f64());
+    ended(shared, &asker, stream, PublishOutcome::Rejected);
     asker
         .reply
         .send(Outcome::Rejected {
@@ -440,6 +490,12 @@ fn reject(
             detail,
         })
         .ok();
+}
+
+/// Records how long a publish took that has its outcome now.
+fn ended(shared: &Shared, asker: &Asker, stream: Arc<str>, outcome: PublishOutcome) {
+    let series = Series::new(stream, asker.priority, outcome.name());
+    shared.took_one(Stage::Publish, series, asker.since.elapsed());
 }
 
 /// Accepted messages of one pipeline, by stream and reason: few, so a list is a fast map.

@@ -43,7 +43,6 @@ type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
 /// What happens to publishes.
 #[derive(Debug)]
 pub(super) struct Publishing {
-    pub(super) duration: Histograms<1>,
     pub(super) outcomes: Counters<3>,
     pub(super) emergencies: Counters<2>,
     pub(super) broadcasts: Counters<1>,
@@ -52,11 +51,6 @@ pub(super) struct Publishing {
 impl Publishing {
     pub(super) fn register(t: &mut Table) -> Self {
         Self {
-            duration: t.histograms(
-                "publish_duration_seconds",
-                "From a publish to its outcome",
-                LATENCY,
-            ),
             outcomes: t.family("publish", "Publishes by outcome and reason"),
             emergencies: t.family("emergency", "Emergency messages by source and outcome"),
             broadcasts: t.family("broadcasts", "Broadcasts by outcome"),
@@ -237,7 +231,7 @@ impl Bounded {
 }
 
 /// A label's value without what would break its line.
-fn clean(value: &str) -> String {
+pub(super) fn clean(value: &str) -> String {
     let mut clean = String::with_capacity(value.len().min(LABEL_LENGTH_MAX));
     for c in value.chars() {
         let c = if c.is_control() || c == '"' || c == '\\' {

@@ -18,8 +18,9 @@ use tokio::time::{Instant, timeout_at};
 use self::state::{Group, Nonce, State, after, full, no_group};
 use self::turns::Place;
 use super::{
-    Append, ClaimRequest, Claimed, Dropped, GroupDepth, GroupStart, NonceClaim, ReadRequest,
-    RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName, Written,
+    Append, ClaimRequest, Claimed, Dropped, GroupDepth, GroupStart, NonceClaim, Oldest,
+    ReadRequest, RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName,
+    Written,
 };
 use crate::clock::Clock;
 
@@ -295,6 +296,15 @@ impl Store for MemoryStore {
             )
         };
         Ok(streams.iter().map(depth).collect())
+    }
+
+    async fn oldest(&self, streams: &[StreamName]) -> Result<Vec<Oldest>, StoreError> {
+        let state = self.state();
+        let oldest = |name: &StreamName| state.streams.get(name).map(state::Stream::oldest);
+        Ok(streams
+            .iter()
+            .map(|name| oldest(name).unwrap_or_default())
+            .collect())
     }
 
     async fn trim(&self, stream: &StreamName, length_max: u64) -> Result<u64, StoreError> {

@@ -35,8 +35,9 @@ use self::command::{delayed, eval, event_key, idle_key, kept_key, ms, receipts_k
 use self::connection::Connections;
 use self::reply::{GroupInfo, Unexpected};
 use super::{
-    Append, ClaimRequest, Claimed, Dropped, GroupDepth, GroupStart, NonceClaim, ReadRequest,
-    RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName, Written,
+    Append, ClaimRequest, Claimed, Dropped, GroupDepth, GroupStart, NonceClaim, Oldest,
+    ReadRequest, RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName,
+    Written,
 };
 
 /// How many entries one trim removes at most; it is repeated while there is more.
@@ -451,6 +452,17 @@ impl Store for RedisStore {
             depths.push(StreamDepth::new(length, groups, waiting));
         }
         Ok(depths)
+    }
+
+    async fn oldest(&self, streams: &[StreamName]) -> Result<Vec<Oldest>, StoreError> {
+        let mut pipeline = Pipeline::with_capacity(streams.len());
+        for stream in streams {
+            pipeline.add_command(eval(scripts::OLDEST, &[stream]));
+        }
+        let answers = self.connections.pipe(&pipeline).await?.into_iter();
+        answers
+            .map(|answer| self.parse(reply::oldest(self.answer(answer)?)))
+            .collect()
     }
 
     async fn trim(&self, stream: &StreamName, length_max: u64) -> Result<u64, StoreError> {

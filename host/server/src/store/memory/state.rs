@@ -10,8 +10,8 @@ use oona_core::broadcast::{Receipt, Sight, Standing};
 use oona_core::entry::{Entry, EntryId, Fields, ORIGINAL};
 
 use super::super::{
-    Append, Once, RECEIPT_KEPT, ReadRequest, Receipted, Settlement, Step, StoreError, StreamName,
-    Written,
+    Append, Oldest, Once, RECEIPT_KEPT, ReadRequest, Receipted, Settlement, Step, StoreError,
+    StreamName, Written,
 };
 use super::turns::{Order, Place};
 use super::{ENTRIES_MAX, EVENTS_MAX, RECEIPTS_MAX};
@@ -134,6 +134,19 @@ impl Stream {
             open |= group.pending.remove(&id).is_some() || group.read_through < id;
         }
         Some(open)
+    }
+
+    pub(super) fn oldest(&self) -> Oldest {
+        let unfinished = |(name, group): (&String, &Group)| {
+            let pending = group.pending.keys().next();
+            let unread = || after(&self.entries, Some(group.read_through)).next();
+            let first = pending.or_else(|| unread().map(|(id, _)| id));
+            (name.clone(), first.copied())
+        };
+        Oldest {
+            held: self.entries.keys().next().copied(),
+            unfinished: self.groups.iter().map(unfinished).collect(),
+        }
     }
 
     /// The first entry that some group has yet to finish; `None` if there is no group.

@@ -6,7 +6,7 @@ use oona_core::broadcast::{Receipt, ReceiptOutcome, Sight, Standing};
 use oona_core::entry::{Entry, EntryId, Fields};
 use redis::Value;
 
-use super::super::{RemovedGroup, Written};
+use super::super::{Oldest, RemovedGroup, Written};
 
 /// A reply that is not what the command promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -183,6 +183,24 @@ pub fn group(value: Value) -> Result<GroupInfo, Unexpected> {
         }
     }
     Ok(group)
+}
+
+/// The oldest entry of a stream, then pairs of a group and the oldest that it has yet to finish. What there
+/// is not is empty.
+pub fn oldest(value: Value) -> Result<Oldest, Unexpected> {
+    let mut values = list(value)?.into_iter();
+    let id_of = |value: Value| match &*bytes(value.clone())? {
+        b"" => Ok(None),
+        _ => id(&value).map(Some),
+    };
+    let mut oldest = Oldest {
+        held: values.next().map_or(Ok(None), id_of)?,
+        unfinished: Vec::new(),
+    };
+    while let (Some(name), Some(first)) = (values.next(), values.next()) {
+        oldest.unfinished.push((text(name)?, id_of(first)?));
+    }
+    Ok(oldest)
 }
 
 pub fn text(value: Value) -> Result<String, Unexpected> {

@@ -146,6 +146,25 @@ redis.call('XDEL', KEYS[1], ARGV[1])
 return id
 ";
 
+/// `KEYS`: stream. The id of its oldest entry, then of each group its name and the id of the oldest that it
+/// has yet to finish. What there is not is empty. Ids alone, since entries may be large.
+pub(super) const OLDEST: &str = r"
+local function first(from)
+  local found = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 1)[1]
+  return found and found[1] or ''
+end
+local oldest = {first('-')}
+local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+for _, info in ipairs(groups.err and {} or groups) do
+  local group = {}
+  for index = 1, #info, 2 do group[info[index]] = info[index + 1] end
+  local pending = redis.call('XPENDING', KEYS[1], group['name'])
+  table.insert(oldest, group['name'])
+  table.insert(oldest, pending[1] > 0 and pending[2] or first('(' .. group['last-delivered-id']))
+end
+return oldest
+";
+
 /// `KEYS`: stream. `ARGV`: length to keep, most entries to look at. Removes the oldest entries that
 /// every group has finished; answers how many.
 pub(super) const TRIM: &str = r"

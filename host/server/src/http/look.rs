@@ -1,0 +1,99 @@
+//! What a host shows of itself: latencies, queues, breakers, memory.
+//!
+//! Where there is a file of tokens, each needs the right `bus:read`: `authorization: Bearer TOKEN`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use oona_core::rolling::Span;
+use oona_core::trend::Point;
+use serde::{Deserialize, Serialize};
+
+use crate::access::{Access, Denied, Right};
+use crate::bus::{Bus, MemoryStatus, StreamStatus};
+use crate::latency::LatencyStatus;
+
+/// How many points of a stream's line are shown: five minutes of them.
+const POINTS: usize = 60;
+
+/// Lets only those pass who may see how the bus is.
+pub(super) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let token = request.headers().get(header::AUTHORIZATION);
+    let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    match access.who(token, None, Right::ReadBus) {
+        Ok(_) => next.run(request).await,
+        Err(denied) => {
+            let code = match denied {
+                Denied::Unknown => StatusCode::UNAUTHORIZED,
+                Denied::Lacks { .. } => StatusCode::FORBIDDEN,
+            };
+            (code, format!("{denied}\n")).into_response()
+        }
+    }
+}
+
+/// The query of `/v1/latency`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LatencyQuery {
+    span: Option<String>,
+}
+
+/// The answer of `/v1/latency`.
+#[derive(Debug, Serialize)]
+struct LatencyAnswer {
+    span: Span,
+    latencies: Vec<LatencyStatus>,
+}
+
+/// How long each step took within a span.
+pub(super) async fn latency(State(bus): State<Bus>, Query(query): Query<LatencyQuery>) -> Response {
+    let name = query.span.as_deref().unwrap_or(Span::FiveMinutes.name());
+    let Some(span) = Span::from_name(name) else {
+        let known = Span::ALL.map(Span::name).join(", ");
+        let sorry = format!("there is no span `{name}`; choose one of {known}\n");
+        return (StatusCode::BAD_REQUEST, sorry).into_response();
+    };
+    let latencies = bus.metrics().latencies.list(bus.now(), span);
+    Json(LatencyAnswer { span, latencies }).into_response()
+}
+
+/// One stream, and how it has fared.
+#[derive(Debug, Serialize)]
+struct QueueAnswer {
+    #[serde(flatten)]
+    status: StreamStatus,
+    /// The last five minutes, the oldest first.
+    trend: Vec<Point>,
+}
+
+/// Every stream: depth, groups, the age of the oldest message, and the last five minutes.
+pub(super) async fn queues(State(bus): State<Bus>) -> Response {
+    let streams = bus.status().streams.into_iter();
+    let mut trends: BTreeMap<Arc<str>, Vec<Point>> = bus.trends(POINTS).into_iter().collect();
+    let queues = streams.map(|status| QueueAnswer {
+        trend: trends.remove(&*status.name).unwrap_or_default(),
+        status,
+    });
+    Json(queues.collect::<Vec<_>>()).into_response()
+}
+
+/// Every breaker and the mode: how they are, why, and who has forced them.
+pub(super) async fn breakers(State(bus): State<Bus>) -> Response {
+    let status = bus.status();
+    Json(serde_json::json!({
+        "breakers": status.breakers,
+        "mode": status.mode_status,
+    }))
+    .into_response()
+}
+
+/// What the process holds, and what bounds it.
+pub(super) async fn memory(State(bus): State<Bus>) -> Json<MemoryStatus> {
+    Json(bus.memory())
+}

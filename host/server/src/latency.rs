@@ -1,0 +1,290 @@
+//! How long each step of a message's life takes, by stream, priority and outcome.
+//!
+//! One table is behind everything that tells latencies: the histograms of `/metrics`, the windows of
+//! `/v1/latency`, telemetry on the bus, `oona top`. So they cannot disagree. To record a value costs a
+//! look into a map and a counter; the publish side does so once for a whole pipeline, under one lock.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use oona_core::Timestamp;
+use oona_core::policy::Priority;
+use oona_core::rolling::{Rolling, Span, Summary, histogram, summary};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use serde::Serialize;
+
+use crate::sync::lock;
+
+/// Upper bounds of latencies in the exposition, in µs. They hold every bound that the service levels
+/// name: 10, 25, 50, 100 and 250 ms.
+const BOUNDS_US: [u64; 15] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 10_000_000,
+];
+
+/// A step of a message's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// From a publish to its outcome.
+    Publish,
+    /// From a publish until policies were asked about it.
+    Queue,
+    /// While policies decided on the group that it was in.
+    Policy,
+    /// While the pipeline that it was in was written.
+    Append,
+    /// From its entry in the stream to its delivery.
+    Delivery,
+    /// From its delivery to the answer of its subscriber.
+    Handler,
+    /// From when it was issued until it was acknowledged, retries and redrives included.
+    EndToEnd,
+}
+
+impl Stage {
+    /// All, in the order in which a message goes through them.
+    pub const ALL: [Self; 7] = [
+        Self::Publish,
+        Self::Queue,
+        Self::Policy,
+        Self::Append,
+        Self::Delivery,
+        Self::Handler,
+        Self::EndToEnd,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Queue => "queue",
+            Self::Policy => "policy",
+            Self::Append => "append",
+            Self::Delivery => "delivery",
+            Self::Handler => "handler",
+            Self::EndToEnd => "end_to_end",
+        }
+    }
+
+    /// The name of its histogram, without `oona_`, and what that says.
+    const fn metric(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Publish => ("publish_duration_seconds", "From a publish to its outcome"),
+            Self::Queue => (
+                "publish_queue_duration_seconds",
+                "From a publish until policies were asked about it",
+            ),
+            Self::Policy => (
+                "publish_policy_duration_seconds",
+                "While policies decided on the group that a publish was in",
+            ),
+            Self::Append => (
+                "publish_append_duration_seconds",
+                "While the pipeline that a publish was in was written",
+            ),
+            Self::Delivery => ("delivery_duration_seconds", "From append to delivery"),
+            Self::Handler => (
+                "handler_duration_seconds",
+                "From a delivery to the answer of its subscriber",
+            ),
+            Self::EndToEnd => (
+                "end_to_end_duration_seconds",
+                "From when a message was issued until it was acknowledged",
+            ),
+        }
+    }
+}
+
+/// What latencies of a stage are told apart by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Series {
+    /// The stream; empty where a message was refused before it had one.
+    pub stream: Arc<str>,
+    /// The priority.
+    pub priority: Priority,
+    /// How it ended, of a closed set for each stage.
+    pub outcome: &'static str,
+}
+
+impl Series {
+    /// Such a series.
+    #[must_use]
+    pub const fn new(stream: Arc<str>, priority: Priority, outcome: &'static str) -> Self {
+        Self {
+            stream,
+            priority,
+            outcome,
+        }
+    }
+}
+
+/// The latencies of one series within a span.
+#[derive(Clone, Debug, Serialize)]
+pub struct LatencyStatus {
+    /// Which step.
+    pub stage: Stage,
+    /// Of which stream; empty where a message was refused before it had one.
+    pub stream: Arc<str>,
+    /// Of which priority.
+    pub priority: &'static str,
+    /// How it ended.
+    pub outcome: &'static str,
+    /// The figures.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+type Table = BTreeMap<Series, Rolling>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Latencies([Mutex<Table>; Stage::ALL.len()]);
+
+/// The right to record latencies of one stage.
+#[derive(Debug)]
+pub struct Recording<'a> {
+    now: Timestamp,
+    table: MutexGuard<'a, Table>,
+}
+
+impl Recording<'_> {
+    /// Records one that ended now.
+    pub fn record(&mut self, series: Series, latency: Duration) {
+        let rolling = self.table.entry(series).or_default();
+        rolling.record(self.now, latency, 1);
+    }
+}
+
+impl Latencies {
+    /// To record some of the same stage that end at `now`. Nobody else records of it meanwhile.
+    pub fn of(&self, stage: Stage, now: Timestamp) -> Recording<'_> {
+        Recording {
+            now,
+            table: self.table(stage),
+        }
+    }
+
+    fn table(&self, stage: Stage) -> MutexGuard<'_, Table> {
+        lock(&self.0[stage as usize])
+    }
+
+    /// Every series that had a value within `span` of `now`.
+    #[must_use]
+    pub fn list(&self, now: Timestamp, span: Span) -> Vec<LatencyStatus> {
+        let mut list = Vec::new();
+        for stage in Stage::ALL {
+            for (series, rolling) in &*self.table(stage) {
+                let summary = rolling.summary(now, span);
+                if summary.count > 0 {
+                    list.push(LatencyStatus {
+                        stage,
+                        stream: Arc::clone(&series.stream),
+                        priority: series.priority.name(),
+                        outcome: series.outcome,
+                        summary,
+                    });
+                }
+            }
+        }
+        list
+    }
+
+    /// The series of a stage that `wanted` chooses, together.
+    pub fn together(
+        &self,
+        stage: Stage,
+        now: Timestamp,
+        span: Span,
+        wanted: impl Fn(&Series) -> bool,
+    ) -> Summary {
+        let mut sum = histogram();
+        for (_, rolling) in self
+            .table(stage)
+            .iter()
+            .filter(|(series, _)| wanted(series))
+        {
+            rolling.add_to(&mut sum, now, span);
+        }
+        summary(&sum)
+    }
+}
+
+impl Collector for Latencies {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bounds = BOUNDS_US.map(Duration::from_micros);
+        for stage in Stage::ALL {
+            let (name, help) = stage.metric();
+            let kind = MetricType::Histogram;
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for (series, rolling) in &*self.table(stage) {
+                let labels: [(&str, Cow<'_, str>); 3] = [
+                    ("stream", Cow::Borrowed(&*series.stream)),
+                    ("priority", series.priority.name().into()),
+                    ("outcome", series.outcome.into()),
+                ];
+                let (counts, sum) = rolling.buckets(&bounds);
+                let upper = bounds.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+                let buckets: Vec<_> = upper.zip(counts.iter().copied()).collect();
+                let count = counts.iter().sum();
+                family
+                    .encode_family(&labels)?
+                    .encode_histogram::<NoLabelSet>(sum.as_secs_f64(), count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(stream: &str, outcome: &'static str) -> Series {
+        Series::new(stream.into(), Priority::Normal, outcome)
+    }
+
+    #[test]
+    fn what_is_told_is_what_was_recorded() {
+        let latencies = Latencies::default();
+        let now = Timestamp::from_millis(1_000_000);
+        for (stream, outcome, ms) in [
+            ("a", "first", 10),
+            ("b", "first", 20),
+            ("b", "redelivered", 30),
+        ] {
+            let mut recording = latencies.of(Stage::Delivery, now);
+            recording.record(series(stream, outcome), Duration::from_millis(ms));
+        }
+        let list = latencies.list(now, Span::Minute);
+        let told: Vec<_> = list
+            .iter()
+            .map(|told| {
+                (
+                    told.stage.name(),
+                    &*told.stream,
+                    told.outcome,
+                    told.summary.count,
+                )
+            })
+            .collect();
+        let expected = [
+            ("delivery", "a", "first", 1),
+            ("delivery", "b", "first", 1),
+            ("delivery", "b", "redelivered", 1),
+        ];
+        assert_eq!(told, expected);
+        let of_b = |series: &Series| &*series.stream == "b";
+        let both = latencies.together(Stage::Delivery, now, Span::Minute, of_b);
+        assert_eq!(both.count, 2);
+        assert!((20.0..31.0).contains(&both.p99_ms), "{both:?}");
+        let later = now + Duration::from_secs(3_600);
+        assert!(latencies.list(later, Span::Minute).is_empty());
+        assert_eq!(latencies.list(later, Span::Start).len(), 3);
+    }
+}

@@ -1,0 +1,245 @@
+//! What a host shows of itself, from outside: the real binary, and figures that agree wherever they are told.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+
+use oona::proto::PublishRequest;
+use oona::proto::bus_client::BusClient;
+use oona::proto::publish_response::Outcome;
+use oona::proto::subscribe_request::Request;
+use oona::proto::{Nack, PublishResponse};
+use oona_tests::binary::{Host, wait_until};
+use oona_tests::grpc::{Subscriber, connect};
+use oona_tests::http::{get, get_with};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+const TELEMETRY: u32 = 4;
+
+const EMERGENCY: u32 = 10;
+
+async fn publish(address: SocketAddr, message_type: u32, payload: &str) -> PublishResponse {
+    let mut bus = BusClient::new(connect(address).await.unwrap());
+    let request = PublishRequest {
+        message_type,
+        source: "test".to_owned(),
+        payload: payload.as_bytes().to_vec().into(),
+        ..PublishRequest::default()
+    };
+    bus.publish(request).await.unwrap().into_inner()
+}
+
+fn is_accepted(response: &PublishResponse) -> bool {
+    matches!(response.outcome, Some(Outcome::Accepted(_)))
+}
+
+/// How many values each series of `/v1/latency` has: by stage, stream, priority and outcome.
+fn counts(address: SocketAddr, span: &str) -> BTreeMap<[String; 4], u64> {
+    let answer = get(address, &format!("/v1/latency?span={span}")).json();
+    assert_eq!(answer["span"], span);
+    let series = answer["latencies"].as_array().unwrap().iter();
+    series
+        .map(|series| {
+            let labels = ["stage", "stream", "priority", "outcome"];
+            let labels = labels.map(|label| series[label].as_str().unwrap().to_owned());
+            (labels, series["count"].as_u64().unwrap())
+        })
+        .collect()
+}
+
+/// The value of a label in a line of the exposition.
+fn label<'a>(line: &'a str, name: &str) -> &'a str {
+    let rest = line.split(&format!("{name}=\"")).nth(1).unwrap();
+    rest.split('"').next().unwrap()
+}
+
+/// The `_count` of each latency histogram of `/metrics`, as [`counts`] tells them.
+fn exposed(address: SocketAddr) -> BTreeMap<[String; 4], u64> {
+    let names = [
+        ("publish", "publish"),
+        ("queue", "publish_queue"),
+        ("policy", "publish_policy"),
+        ("append", "publish_append"),
+        ("delivery", "delivery"),
+        ("handler", "handler"),
+        ("end_to_end", "end_to_end"),
+    ];
+    let exposition = get(address, "/metrics");
+    let mut counts = BTreeMap::new();
+    for (stage, name) in names {
+        let start = format!("oona_{name}_duration_seconds_count{{");
+        for line in exposition
+            .text()
+            .lines()
+            .filter(|line| line.starts_with(&start))
+        {
+            let labels = ["stream", "priority", "outcome"].map(|name| label(line, name).to_owned());
+            let [stream, priority, outcome] = labels;
+            let count = line.rsplit(' ').next().unwrap().parse().unwrap();
+            counts.insert([stage.to_owned(), stream, priority, outcome], count);
+        }
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_step_is_timed_and_told_alike_everywhere() {
+    let host = Host::start(&["--dev"]);
+    let address = host.address;
+    let mut subscriber = Subscriber::group(address, "workers", 100).await;
+    for number in 0..5 {
+        assert!(is_accepted(
+            &publish(address, TELEMETRY, &number.to_string()).await
+        ));
+    }
+    assert!(is_accepted(&publish(address, EMERGENCY, "halt").await));
+    let large = "x".repeat(300_000);
+    assert!(!is_accepted(&publish(address, TELEMETRY, &large).await));
+    let mut refused = None;
+    for _ in 0..6 {
+        let delivery = subscriber.next().await;
+        if refused.is_none() && delivery.stream == "oona.telemetry" {
+            refused = Some(delivery.delivery_id);
+            let nack = Nack {
+                delivery_id: delivery.delivery_id,
+                ..Nack::default()
+            };
+            subscriber.say(Request::Nack(nack)).await;
+        } else {
+            subscriber.ack(vec![delivery.delivery_id]).await;
+        }
+    }
+    let again = subscriber.next().await;
+    assert!(again.redelivered);
+    subscriber.ack(vec![again.delivery_id]).await;
+    let expected = [
+        (["publish", "oona.telemetry", "normal", "accepted"], 5),
+        (["publish", "oona.emergency", "emergency", "accepted"], 1),
+        (["queue", "oona.telemetry", "normal", "accepted"], 5),
+        (["policy", "oona.telemetry", "normal", "accepted"], 5),
+        (["append", "oona.telemetry", "normal", "accepted"], 5),
+        (["delivery", "oona.telemetry", "normal", "first"], 5),
+        (["delivery", "oona.telemetry", "normal", "redelivered"], 1),
+        (["delivery", "oona.emergency", "emergency", "first"], 1),
+        (["handler", "oona.telemetry", "normal", "ack"], 5),
+        (["handler", "oona.telemetry", "normal", "handler-error"], 1),
+        (["handler", "oona.emergency", "emergency", "ack"], 1),
+        (["end_to_end", "oona.telemetry", "normal", "ack"], 5),
+        (["end_to_end", "oona.emergency", "emergency", "ack"], 1),
+    ];
+    let expected: BTreeMap<_, _> = expected
+        .map(|(labels, count)| (labels.map(str::to_owned), count))
+        .into();
+    // A message is acknowledged when the store has confirmed that.
+    let all = || {
+        let told = counts(address, "start");
+        expected
+            .iter()
+            .all(|(labels, count)| told.get(labels) == Some(count))
+    };
+    assert!(wait_until(all), "{:#?}", counts(address, "start"));
+    assert_eq!(counts(address, "start"), exposed(address));
+    assert_eq!(counts(address, "1h"), counts(address, "start"));
+    let known = get(address, "/v1/latency?span=2m");
+    assert_eq!(known.status, 400);
+    assert!(
+        known.text().contains("1m, 5m, 1h, start"),
+        "{}",
+        known.text()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_tells_what_it_holds_and_how_old_the_oldest_is() {
+    let host = Host::start(&["--dev"]);
+    let address = host.address;
+    let mut subscriber = Subscriber::group(address, "workers", 1).await;
+    for number in 0..3 {
+        assert!(is_accepted(
+            &publish(address, TELEMETRY, &number.to_string()).await
+        ));
+    }
+    subscriber.next().await;
+    let queue = || -> Value {
+        let queues = get(address, "/debug/queues").json();
+        let mut queues = queues.as_array().unwrap().iter();
+        queues
+            .find(|queue| queue["name"] == "oona.telemetry")
+            .unwrap()
+            .clone()
+    };
+    // The samples are taken now and then, and the rates need two.
+    let is_told = || {
+        let queue = queue();
+        let group = &queue["groups"][0];
+        let oldest = group["oldest_age_ms"].as_u64();
+        queue["depth"] == 3
+            && oldest > Some(0)
+            && queue["oldest_age_ms"].as_u64() >= oldest
+            && queue["rates"]["published_per_s"].as_f64() > Some(0.0)
+            && queue["trend"]
+                .as_array()
+                .is_some_and(|trend| !trend.is_empty())
+    };
+    assert!(wait_until(is_told), "{:#}", queue());
+    let queue = queue();
+    let group = &queue["groups"][0];
+    assert_eq!(group["name"], "workers");
+    let exposition = get(address, "/metrics");
+    let gauge = |name: &str| -> f64 {
+        let start = format!(r#"oona_group_{name}{{stream="oona.telemetry",group="workers"}} "#);
+        let mut lines = exposition.text().lines();
+        let value = lines.find_map(|line| line.strip_prefix(&start));
+        value
+            .unwrap_or_else(|| panic!("no {start}"))
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(gauge("lag"), group["lag"].as_f64().unwrap());
+    assert_eq!(gauge("pending"), group["pending"].as_f64().unwrap());
+    assert!(gauge("oldest_age_seconds") > 0.0);
+    let breakers = get(address, "/debug/breakers").json();
+    assert_eq!(breakers["breakers"][0]["state"], "closed");
+    assert_eq!(breakers["mode"]["mode"], "normal");
+    let memory = get(address, "/debug/memory").json();
+    assert!(
+        memory["resident_bytes"].as_u64() > Some(1 << 20),
+        "{memory}"
+    );
+    assert_eq!(memory["in_flight"], 1);
+    assert_eq!(memory["publish_queue_bytes"]["held"], 0);
+}
+
+#[test]
+fn only_who_may_see_the_bus_sees_it() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("tokens.toml");
+    let token = |name: &str, token: &str, right: &str| {
+        let digest = Sha256::digest(token);
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("[[token]]\nname = '{name}'\nsha256 = '{digest}'\nrights = ['{right}']\n")
+    };
+    let tokens = token("ada", "sees", "bus:read") + &token("bob", "other", "policies:read");
+    fs::write(&path, tokens).unwrap();
+    let setting = format!("access.tokens_file={}", path.display());
+    let host = Host::start(&["--dev", "--set", &setting]);
+    for path in [
+        "/v1/latency",
+        "/debug/queues",
+        "/debug/breakers",
+        "/debug/memory",
+    ] {
+        let nobody = get(host.address, path);
+        assert_eq!(nobody.status, 401, "{path}");
+        assert!(nobody.text().contains("wants a token"), "{}", nobody.text());
+        assert_eq!(get_with(host.address, path, "guess").status, 401, "{path}");
+        let lacks = get_with(host.address, path, "other");
+        assert_eq!(lacks.status, 403, "{path}");
+        assert!(lacks.text().contains("`bob` lacks the right bus:read"));
+        assert_eq!(get_with(host.address, path, "sees").status, 200, "{path}");
+    }
+}
