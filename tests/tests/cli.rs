@@ -4,8 +4,9 @@ use oona_tests::binary::{command, run, text};
 use tempfile::TempDir;
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 20] = [
     &["serve"],
+    &["doctor"],
     &["publish"],
     &["subscribe"],
     &["policy"],

@@ -137,6 +137,12 @@ impl Access {
         Ok(Self(Some(Arc::new(file.token))))
     }
 
+    /// How many tokens there are. `None` if everybody may do everything.
+    #[must_use]
+    pub fn count(&self) -> Option<usize> {
+        self.0.as_ref().map(|tokens| tokens.len())
+    }
+
     /// The name under which somebody acts who has this token and says that he is `claimed`.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod broadcast;
 mod client;
 mod demo;
 mod dlq;
+mod doctor;
 mod explain;
 mod housekeeping;
 mod mode;
@@ -17,6 +18,7 @@ pub mod output;
 mod policy;
 mod publish;
 mod serve;
+mod settings;
 mod subscribe;
 
 use std::process::ExitCode;
@@ -67,6 +69,7 @@ enum Command {
     Bench(bench::Bench),
     Demo(demo::Demo),
     Serve(serve::Serve),
+    Doctor(doctor::Doctor),
     Publish(publish::Publish),
     Subscribe(subscribe::Subscribe),
     Broadcast(broadcast::Broadcast),
@@ -136,6 +139,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Broadcast(args) => broadcast::run(&args),

@@ -22,9 +22,12 @@ use crate::bus::{Bus, BusTasks, Foundation};
 use crate::chain::chain;
 use crate::clock;
 use crate::config::{Config, ConfigError, StoreConfig, StoreKind};
+use crate::decisions::DecisionLog;
+use crate::gates::Trust;
 use crate::grpc::{self, AdminOptions, GrpcLimits};
 use crate::http;
 use crate::metrics::Metrics;
+use crate::policies::Policies;
 use crate::registry::begin;
 use crate::server::Port;
 use crate::store::memory::MemoryStore;
@@ -33,7 +36,7 @@ use crate::store::{Store, StoreError};
 use crate::watch::{self, WatchError};
 
 pub use policies::LoadedFrom;
-pub(crate) use policies::directory as policy_directory;
+pub(crate) use policies::{component_file, directory as policy_directory};
 
 /// Why a host does not run.
 #[derive(Debug, thiserror::Error)]
@@ -246,6 +249,26 @@ impl Host {
         }
         finished
     }
+}
+
+/// The policies with which a host of this configuration would start, and where each came from. Compiles,
+/// so it may take a while.
+///
+/// # Errors
+///
+/// If the sandbox cannot start, or a policy refuses its configuration.
+pub(crate) fn policies_at_start(
+    config: &Config,
+    trust: &Trust,
+) -> Result<(Policies, Vec<LoadedFrom>), HostError> {
+    let directory = policies::directory(config.policies.directory.as_deref());
+    let base = policies::Base {
+        directory: directory.as_deref(),
+        trust,
+        decisions: DecisionLog::in_memory(0),
+        metrics: &Arc::new(Metrics::new()),
+    };
+    policies::load(config, &base)
 }
 
 fn not_watched(error: &WatchError) {

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod decisions;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod gates;
 pub mod grpc;

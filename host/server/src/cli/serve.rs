@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
@@ -15,6 +14,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::output::{self, Format, Output};
+use super::settings::Settings;
 use super::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Failure};
 use crate::config::{Config, LogConfig, LogFormat, Sources, StoreKind};
 use crate::host::{Host, HostError};
@@ -44,36 +44,11 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub(super) struct Serve {
-    /// Configuration file
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// In memory, on this machine, unsigned policies allowed: nothing to set up, nothing kept
-    #[arg(long)]
-    dev: bool,
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// File to write the chosen address to
-    #[arg(long, value_name = "FILE")]
-    port_file: Option<String>,
-    /// Address of Redis
-    #[arg(long, value_name = "URL", conflicts_with = "dev")]
-    redis: Option<String>,
-    /// Directory with policies; what is copied into it is put in use
-    #[arg(long, value_name = "DIRECTORY")]
-    policies: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
     /// End with exit code 3 if the store does not answer within 5 s of the start
     #[arg(long)]
     exit_on_unavailable: bool,
-    /// error, warn, info, debug or trace; or a filter such as info,oona=debug
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<String>,
-    /// text or json
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// Any setting; may be given several times
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    assignments: Vec<String>,
     /// Print the defaults, which are the reference of the configuration, and end
     #[arg(long)]
     print_defaults: bool,
@@ -97,17 +72,7 @@ pub(super) fn run(args: &Serve) -> Result<u8, Failure> {
 }
 
 fn sources(args: &Serve) -> Sources {
-    let mut sources = Sources::surroundings();
-    if args.config.is_some() || args.dev {
-        sources.file.clone_from(&args.config);
-    }
-    if args.dev {
-        sources.flags.extend([
-            ("store.kind", "memory".to_owned(), "--dev"),
-            ("server.allow_remote", "false".to_owned(), "--dev"),
-            ("policies.allow_unsigned", "true".to_owned(), "--dev"),
-        ]);
-    }
+    let mut sources = args.settings.sources();
     if args.exit_on_unavailable {
         let flag = (
             "store.give_up_after_ms",
@@ -116,20 +81,6 @@ fn sources(args: &Serve) -> Sources {
         );
         sources.flags.push(flag);
     }
-    let named = [
-        ("server.listen", &args.listen, "--listen"),
-        ("server.port_file", &args.port_file, "--port-file"),
-        ("store.url", &args.redis, "--redis"),
-        ("policies.directory", &args.policies, "--policies"),
-        ("log.level", &args.log_level, "--log-level"),
-        ("log.format", &args.log_format, "--log-format"),
-    ];
-    for (key, value, flag) in named {
-        sources
-            .flags
-            .extend(value.clone().map(|value| (key, value, flag)));
-    }
-    sources.assignments.clone_from(&args.assignments);
     sources
 }
 
@@ -211,7 +162,7 @@ fn announce(args: &Serve, host: &Host) -> Result<(), Failure> {
         store: store.name,
         durable: store.durable,
         signed: host.is_signed(),
-        dev: args.dev,
+        dev: args.settings.dev,
     };
     let text = |serving: &Serving<'_>| format!("oona serves http://{}", serving.address);
     args.output
@@ -249,7 +200,7 @@ fn banner(args: &Serve, host: &Host) -> String {
     let streams = &config.bus.streams;
     let names: Vec<_> = streams.destinations().map(|stream| &**stream).collect();
     line("streams", &names.join(", "));
-    if args.dev {
+    if args.settings.dev {
         line(
             "dev mode",
             "unsigned policies are allowed; nothing here is meant to last",

@@ -64,6 +64,20 @@ pub(crate) fn directory(named: Option<&Path>) -> Option<PathBuf> {
     places.into_iter().flatten().find(|place| place.is_dir())
 }
 
+/// The component of a kind: the one that is named, or the one in the policy directory.
+pub(crate) fn component_file(
+    config: &Config,
+    kind: Kind,
+    directory: Option<&Path>,
+) -> Option<PathBuf> {
+    let lies_there = || {
+        let file = directory?.join(format!("{kind}.wasm"));
+        file.exists().then_some(file)
+    };
+    let named = config.policies.of(kind).file.clone();
+    named.or_else(lies_there)
+}
+
 /// What the policies of a host stand on.
 pub(super) struct Base<'a> {
     pub(super) directory: Option<&'a Path>,
@@ -137,12 +151,7 @@ fn component(
     kind: Kind,
     base: &Base<'_>,
 ) -> Result<Found, ConfigError> {
-    let named = config.policies.of(kind).file.clone();
-    let lies_there = || {
-        let file = base.directory?.join(format!("{kind}.wasm"));
-        file.exists().then_some(file)
-    };
-    let Some(file) = named.or_else(lies_there) else {
+    let Some(file) = component_file(config, kind, base.directory) else {
         return Ok(Found::Nothing);
     };
     match activate(policies, kind, &file, base.trust) {

@@ -14,6 +14,8 @@
 mod address;
 mod command;
 mod connection;
+mod probe;
+mod rehearsal;
 #[doc(hidden)]
 pub mod reply;
 mod scripts;
@@ -33,6 +35,9 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use self::address::Address;
 use self::command::{delayed, eval, event_key, idle_key, kept_key, ms, receipts_key};
 use self::connection::Connections;
+pub(crate) use self::connection::{KEEPS_ALL, NEEDED, field, is_supported, victims};
+pub use self::probe::{Probe, Refusal, Visit};
+pub use self::rehearsal::{Needs, Rehearsed};
 use self::reply::{GroupInfo, Unexpected};
 use super::{
     Append, ClaimRequest, Claimed, Dropped, GroupDepth, GroupStart, NonceClaim, Oldest,

@@ -87,7 +87,7 @@ pub(super) fn append_after(
 const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is written so that replicas can be waited for.
-const MARK: &str = "oona:replicated";
+pub(super) const MARK: &str = "oona:replicated";
 
 /// Adds what waits until so many replicas have all that was written before. The server waits for what this
 /// connection has written, and the answer to a duplicate writes nothing: so there is a mark behind it.

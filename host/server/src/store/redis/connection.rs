@@ -19,13 +19,16 @@ use super::reply::Unexpected;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an answer may take, beyond what a command asks to wait.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The oldest server that knows `XAUTOCLAIM` and `XTRIM MINID`.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
+/// The same, in words.
+pub(crate) const NEEDED: &str = "Redis 6.2 or later";
+
 /// The one policy at the end of its memory by which a server keeps what it was given.
-const KEEPS_ALL: &str = "noeviction";
+pub(crate) const KEEPS_ALL: &str = "noeviction";
 
 /// By these a server says that another is the one to ask: after a failover the same address may lead
 /// there, but never the connection that is open.
@@ -144,6 +147,17 @@ impl Connections {
         &self,
         response: Option<Duration>,
     ) -> Result<MultiplexedConnection, StoreError> {
+        let mut connection = self.open(response).await?;
+        let info = self.info(&mut connection, "server").await?;
+        self.check_version(&info)?;
+        Ok(connection)
+    }
+
+    /// A connection of its own, to a server of whatever version.
+    pub(super) async fn open(
+        &self,
+        response: Option<Duration>,
+    ) -> Result<MultiplexedConnection, StoreError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(response);
@@ -154,14 +168,11 @@ impl Connections {
                 .await
         };
         let connection = connection.await;
-        let mut connection = connection.map_err(|error| self.failed(&error))?;
-        let info = self.info(&mut connection, "server").await?;
-        self.check_version(&info)?;
-        Ok(connection)
+        connection.map_err(|error| self.failed(&error))
     }
 
     /// What the server tells of itself, where it may be asked for nothing else.
-    async fn info(
+    pub(super) async fn info(
         &self,
         connection: &mut MultiplexedConnection,
         section: &str,
@@ -176,12 +187,7 @@ impl Connections {
     /// Why what was written may vanish, if the server is one that evicts.
     pub(super) fn caution(&self) -> Option<String> {
         let policy = self.eviction.load_full()?;
-        // The others choose among all keys.
-        let victims = if policy.starts_with("volatile-") {
-            "forgets nonces and event ids"
-        } else {
-            "drops messages"
-        };
+        let victims = victims(&policy);
         Some(format!(
             "the redis store at {} {victims} when its memory is full: its maxmemory-policy is {policy}, \
              and should be {KEEPS_ALL}",
@@ -204,17 +210,12 @@ impl Connections {
 
     fn check_version(&self, info: &str) -> Result<(), StoreError> {
         let version = field(info, "redis_version").unwrap_or("unknown");
-        let mut numbers = version.split('.').map_while(|part| part.parse().ok());
-        let known = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        if known >= VERSION_MIN {
+        if is_supported(version) {
             return Ok(());
         }
-        let (major, minor) = VERSION_MIN;
         Err(StoreError::Unusable {
             address: self.address.clone(),
-            detail: format!(
-                "it is version {version}, and Oona needs Redis {major}.{minor} or later"
-            ),
+            detail: format!("it is version {version}, and Oona needs {NEEDED}"),
         })
     }
 
@@ -272,8 +273,25 @@ fn code(error: &RedisError) -> Option<&str> {
     Some(wrapped.unwrap_or(code))
 }
 
+/// What a server that evicts by this policy does at the end of its memory.
+pub(crate) fn victims(policy: &str) -> &'static str {
+    // The others choose among all keys.
+    if policy.starts_with("volatile-") {
+        "forgets nonces and event ids"
+    } else {
+        "drops messages"
+    }
+}
+
+/// Whether a server of this version, such as `7.0.15`, knows every command that is asked of it.
+pub(crate) fn is_supported(version: &str) -> bool {
+    let mut numbers = version.split('.').map_while(|part| part.parse().ok());
+    let known = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    known >= VERSION_MIN
+}
+
 /// A field of what a server tells of itself.
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .map(str::trim)

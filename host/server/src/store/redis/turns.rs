@@ -24,10 +24,15 @@ pub(super) fn holders(stream: &str) -> String {
     format!("{{{stream}}}:turn-holders")
 }
 
+/// What waits for its turn.
+pub(super) fn in_line(stream: &str) -> String {
+    format!("{{{stream}}}:in-line")
+}
+
 /// A script with the keys that all of them have, and `more`.
 fn turn(script: &str, stream: &str, group: &str, more: &[&str]) -> Cmd {
     let (turns, holders) = (turns(stream), holders(stream));
-    let in_line = format!("{{{stream}}}:in-line");
+    let in_line = in_line(stream);
     let ready = ready(stream, group);
     let mut keys = vec![stream, &turns, &holders, &in_line, &ready];
     keys.extend(more);
@@ -37,7 +42,7 @@ fn turn(script: &str, stream: &str, group: &str, more: &[&str]) -> Cmd {
 }
 
 /// Where it is noted whose turn has come.
-fn ready(stream: &str, group: &str) -> String {
+pub(super) fn ready(stream: &str, group: &str) -> String {
     format!("{{{stream}}}:ready:{group}")
 }
 
