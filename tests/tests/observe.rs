@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 
@@ -191,7 +191,8 @@ async fn a_queue_tells_what_it_holds_and_how_old_the_oldest_is() {
     assert_eq!(group["name"], "workers");
     let exposition = get(address, "/metrics");
     let gauge = |name: &str| -> f64 {
-        let start = format!(r#"oona_group_{name}{{stream="oona.telemetry",group="workers"}} "#);
+        let start =
+            format!(r#"oona_consumer_group_{name}{{stream="oona.telemetry",group="workers"}} "#);
         let mut lines = exposition.text().lines();
         let value = lines.find_map(|line| line.strip_prefix(&start));
         value
@@ -242,4 +243,105 @@ fn only_who_may_see_the_bus_sees_it() {
         assert!(lacks.text().contains("`bob` lacks the right bus:read"));
         assert_eq!(get_with(host.address, path, "sees").status, 200, "{path}");
     }
+}
+
+/// A line of the tables of docs/metrics.md: what is to be found in the exposition.
+#[derive(Debug, PartialEq, Eq)]
+struct Documented {
+    kind: String,
+    labels: BTreeSet<String>,
+    help: String,
+}
+
+/// The tables of docs/metrics.md, by the name of the metric.
+fn documented() -> BTreeMap<String, Documented> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let page = fs::read_to_string(path).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `oona_"));
+    rows.map(|row| {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let labels = cells[3]
+            .split(',')
+            .map(|label| label.trim().trim_matches('`'));
+        let documented = Documented {
+            kind: cells[2].to_owned(),
+            labels: labels
+                .filter(|label| !label.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            help: cells[4].to_owned(),
+        };
+        (cells[1].trim_matches('`').to_owned(), documented)
+    })
+    .collect()
+}
+
+/// The labels of a series, whose line goes on like this after the bracket, but for the bound of a bucket.
+fn label_names(series: &str) -> BTreeSet<String> {
+    // A value has no quotes in it: what is outside of quotes are names.
+    let outside = series
+        .split('"')
+        .step_by(2)
+        .map(|part| part.trim_matches([',', '=']));
+    let names = outside.take_while(|part| !part.starts_with('}'));
+    names
+        .filter(|name| *name != "le")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What is added to the name of a family in each of its series.
+fn suffixes(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "counter" => &["_total"],
+        "histogram" => &["_bucket", "_sum", "_count"],
+        "info" => &["_info"],
+        _ => &[""],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_is_documented_and_no_other() {
+    let host = Host::start(&["--dev"]);
+    let mut subscriber = Subscriber::group(host.address, "workers", 1).await;
+    publish(host.address, TELEMETRY, "one").await;
+    let delivery = subscriber.next().await;
+    subscriber.ack(vec![delivery.delivery_id]).await;
+    let documented = documented();
+    assert!(wait_until(|| get(host.address, "/readyz").status == 200));
+    let exposition = get(host.address, "/metrics");
+    let lines: Vec<_> = exposition.text().lines().collect();
+    let help = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+    let help: BTreeMap<_, _> = help.collect();
+    let kinds = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut found = BTreeSet::new();
+    for (family, kind) in kinds {
+        let ending = if matches!(kind, "counter" | "info") {
+            suffixes(kind)[0]
+        } else {
+            ""
+        };
+        let name = format!("{family}{ending}");
+        let row = documented.get(&name);
+        let row = row.unwrap_or_else(|| panic!("docs/metrics.md has no row of `{name}`"));
+        assert_eq!(row.kind, kind, "{name}");
+        assert_eq!(row.help, help[family].trim_end_matches('.'), "{name}");
+        for suffix in suffixes(kind) {
+            let start = format!("{family}{suffix}{{");
+            for series in lines.iter().filter_map(|line| line.strip_prefix(&start)) {
+                let labels = label_names(series);
+                assert_eq!(labels, row.labels, "{name}: {series}");
+            }
+        }
+        found.insert(name);
+    }
+    let gone: Vec<_> = documented
+        .keys()
+        .filter(|name| !found.contains(*name))
+        .collect();
+    assert!(gone.is_empty(), "no host says these: {gone:?}");
 }

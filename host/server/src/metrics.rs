@@ -609,8 +609,11 @@ mod tests {
         assert!(text.ends_with("# EOF\n"));
         for (name, kind) in kinds {
             assert!(name.starts_with("oona_"), "{name}");
-            let unit = name.ends_with("_seconds");
-            assert!(kind == "histogram" || !unit, "{name}");
+            let timed = name.ends_with("_duration_seconds");
+            assert!(
+                timed == (kind == "histogram" && name.ends_with("_seconds")),
+                "{name}"
+            );
         }
     }
 

@@ -61,12 +61,15 @@ impl GroupGauges {
 impl Collector for GroupGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let encoder = &mut encoder;
-        let lag = ("group_lag", "What a group has yet to read");
+        let lag = ("consumer_group_lag", "What a group has yet to read");
         self.encode_gauge(encoder, lag, |group| group.lag as f64)?;
-        let pending = ("group_pending", "What a group read and did not settle");
+        let pending = (
+            "consumer_group_pending",
+            "What a group read and did not settle",
+        );
         self.encode_gauge(encoder, pending, |group| group.pending as f64)?;
         let age = (
-            "group_oldest_age_seconds",
+            "consumer_group_oldest_age_seconds",
             "Age of the oldest message that a group has yet to finish, 0 without one",
         );
         self.encode_gauge(encoder, age, |group| group.oldest_age_s)
