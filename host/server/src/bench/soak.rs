@@ -2,8 +2,8 @@
 //!
 //! A Redis and a host, each a process of its own, run as in production; a producer keeps its pace and a
 //! subscriber handles what comes. Every few seconds memory and latency are sampled. The samples are put
-//! into ten parts of equal length, and the last is held against the second: the first is left out, as
-//! nonces gather and streams fill up to the length at which they are trimmed.
+//! into ten parts of equal length, and the last is held against the sixth: before that, nonces gather, streams
+//! fill up to the length at which they are trimmed, and decisions are recorded until as many are held as may be.
 
 mod picture;
 mod report;

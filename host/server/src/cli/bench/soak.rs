@@ -14,9 +14,9 @@ use crate::cli::{EXIT_FAILED, EXIT_OK, Failure, duration_ms};
 const HELP: &str = "\
 A Redis and a host are started for the time, each a process of its own. A producer keeps its pace over
 gRPC, a subscriber handles what comes; one message in 200 is retried, one in 10 000 becomes a dead
-letter. Latency counts from when a message was due. The last tenth is held against the second: flat is
-memory up to 1.1 times, latency up to 1.5 times. The exit code is 1 if that is exceeded, or if a
-message is not accounted for. Of less than 30 minutes only the account is judged.
+letter. Latency counts from when a message was due. The last tenth is held against the sixth, since what is
+bounded fills up first: flat is memory up to 1.1 times, latency up to 1.5 times. The exit code is 1 if that is exceeded, or if a
+message is not accounted for. Of less than an hour only the account is judged.
 
 Examples:
   oona bench soak --for 1h --rate 1000 --picture soak.svg
