@@ -111,6 +111,8 @@ impl Host {
         let directory = TempDir::new().expect("a temporary directory");
         let log = directory.path().join("log");
         let mut command = command(&directory, &["serve", "--listen", "127.0.0.1:0"]);
+        // Messages that no test has published would be in the way of most.
+        command.args(["--set", "telemetry.interval_ms=0"]);
         let stderr = fs::File::create(&log).expect("a file in a temporary directory");
         command
             .args(arguments)

@@ -103,19 +103,19 @@ async fn every_step_is_timed_and_told_alike_everywhere() {
     for _ in 0..6 {
         let delivery = subscriber.next().await;
         if refused.is_none() && delivery.stream == "oona.telemetry" {
-            refused = Some(delivery.delivery_id);
+            refused = Some(delivery.id);
             let nack = Nack {
-                delivery_id: delivery.delivery_id,
+                delivery_id: delivery.id,
                 ..Nack::default()
             };
             subscriber.say(Request::Nack(nack)).await;
         } else {
-            subscriber.ack(vec![delivery.delivery_id]).await;
+            subscriber.ack(vec![delivery.id]).await;
         }
     }
     let again = subscriber.next().await;
     assert!(again.redelivered);
-    subscriber.ack(vec![again.delivery_id]).await;
+    subscriber.ack(vec![again.id]).await;
     let expected = [
         (["publish", "oona.telemetry", "normal", "accepted"], 5),
         (["publish", "oona.emergency", "emergency", "accepted"], 1),
@@ -306,7 +306,7 @@ async fn every_metric_is_documented_and_no_other() {
     let mut subscriber = Subscriber::group(host.address, "workers", 1).await;
     publish(host.address, TELEMETRY, "one").await;
     let delivery = subscriber.next().await;
-    subscriber.ack(vec![delivery.delivery_id]).await;
+    subscriber.ack(vec![delivery.id]).await;
     let documented = documented();
     assert!(wait_until(|| get(host.address, "/readyz").status == 200));
     let exposition = get(host.address, "/metrics");

@@ -14,7 +14,6 @@ use oona_core::envelope::message_type::{KERNEL_PREFETCH_REQUEST, TELEMETRY};
 use oona_core::policy::Kind;
 use oona_tests::bus::{Stand, TestBus, draft, eventually, next, take};
 use serde_json::json;
-use tokio::time::Instant;
 
 macro_rules! over_both_stores {
     ($($case:ident)*) => {

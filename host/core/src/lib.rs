@@ -27,6 +27,7 @@ pub mod signing;
 pub mod slo;
 pub mod stage;
 pub mod symbols;
+pub mod telemetry;
 pub mod time;
 pub mod trend;
 

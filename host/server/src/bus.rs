@@ -36,8 +36,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use oona_core::Timestamp;
+use oona_core::breaker::BreakerState;
 use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::signing::Keyring;
+use oona_core::telemetry::Counts;
 use oona_core::trend::Point;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -273,6 +275,20 @@ impl Bus {
         let board = self.shared.board();
         let trend = |lane: &board::Lane| (lane.name.clone(), lane.trend.points(count));
         board.lanes().map(trend).collect()
+    }
+
+    /// What this host has counted so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.counts()
+    }
+
+    /// The states of the publish breaker and of the consume breaker.
+    #[must_use]
+    pub fn breaker_states(&self) -> [BreakerState; 2] {
+        let now = self.now();
+        let publish = self.shared.publish_breaker().state(now);
+        [publish, self.shared.consume_breaker().state(now)]
     }
 
     /// What this host holds in memory, and what bounds it.

@@ -75,11 +75,20 @@ pub struct Config {
     pub policies: PoliciesConfig,
     /// The registry that all hosts follow.
     pub registry: RegistryConfig,
+    /// What is told on the bus.
+    pub telemetry: TelemetryConfig,
     /// Who may administer.
     pub access: AccessConfig,
     /// What is logged.
     pub log: LogConfig,
     places: Places,
+}
+
+/// What a host tells of itself on the bus.
+#[derive(Clone, Copy, Debug)]
+pub struct TelemetryConfig {
+    /// How often; `None` for never.
+    pub interval: Option<Duration>,
 }
 
 /// The port.

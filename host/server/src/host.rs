@@ -33,6 +33,7 @@ use crate::server::Port;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::store::{Store, StoreError};
+use crate::telemetry;
 use crate::watch::{self, WatchError};
 
 pub use policies::LoadedFrom;
@@ -95,6 +96,8 @@ pub struct Host {
     serving: JoinHandle<io::Result<()>>,
     following: JoinHandle<()>,
     watching: Option<JoinHandle<()>>,
+    /// Tells on the bus how the host is.
+    telling: Option<JoinHandle<()>>,
     /// Writes the decision log; ends when all who decide have ended.
     recording: Option<JoinHandle<()>>,
 }
@@ -152,6 +155,9 @@ impl Host {
                 .inspect_err(not_watched)
                 .ok()
         });
+        let period = config.telemetry.interval;
+        let telling =
+            period.map(|period| tokio::spawn(telemetry::tell(bus.clone(), period, stop.clone())));
         let address = port.address();
         let admin = AdminOptions { registry, access };
         let serving = tokio::spawn(serve(port, &bus, &config, admin, stop.clone()));
@@ -166,6 +172,7 @@ impl Host {
             serving,
             following,
             watching,
+            telling,
             recording,
         })
     }
@@ -239,7 +246,12 @@ impl Host {
             finished = false;
         }
         drop(self.bus);
-        let others = [Some(self.following), self.watching, self.recording];
+        let others = [
+            Some(self.following),
+            self.watching,
+            self.telling,
+            self.recording,
+        ];
         for task in others.into_iter().flatten() {
             finished &= timeout_at(deadline, task).await.is_ok();
         }

@@ -9,13 +9,15 @@
 mod families;
 mod groups;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use oona_core::policy::Kind;
+use oona_core::policy::{Failure, Kind};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::events::Events;
 use crate::latency::Latencies;
 use families::{
     Bounded, Delivering, GROUPS, Guards, LATENCY, PolicyFamilies, Publishing, StreamFamilies,
@@ -118,10 +120,14 @@ pub struct Metrics {
     pub latencies: Arc<Latencies>,
     /// What each consumer group has to do.
     pub groups: Arc<GroupGauges>,
+    /// What happened of late.
+    pub events: Arc<Events>,
     /// Messages per pipeline to the store.
     pub group_size: Histogram,
     /// Publishes that were answered with the outcome of an earlier one of the same event id.
     pub publish_duplicates: Counter,
+    /// Publishes that backpressure sent to another stream than routing had.
+    pub publish_rerouted: Counter,
     /// Nonces that there was no room for: their messages were not delivered.
     pub nonces_refused: Counter,
     /// 1 while the bus is in conservative mode, else 0.
@@ -169,6 +175,7 @@ impl Metrics {
             policies: PolicyFamilies::register(t),
             latencies,
             groups,
+            events: Arc::default(),
             group_size: t.histogram("group_size", "Messages per pipeline to the store", GROUPS),
             conservative_mode: t.gauge("conservative_mode", "1 in conservative mode"),
             broadcast_duration: t.histogram(
@@ -186,6 +193,10 @@ impl Metrics {
             nonces_refused: t.counter(
                 "nonces_refused",
                 "Deliveries put off because no more nonces may be held",
+            ),
+            publish_rerouted: t.counter(
+                "publish_rerouted",
+                "Publishes that backpressure sent to another stream than routing had",
             ),
             publish_duplicates: t.counter(
                 "publish_duplicates",
@@ -215,6 +226,17 @@ impl Metrics {
         ])
     }
 
+    /// How many emergency messages of all sources ended like this.
+    pub(crate) fn emergencies_of_all(&self, outcome: &'static str) -> u64 {
+        let sources = self.bounded.values("source").into_iter();
+        let count = |source: Cow<'static, str>| {
+            let labels = [("source", source), ("outcome", outcome.into())];
+            let counter = self.publishing.emergencies.get(&labels);
+            counter.map_or(0, |counter| counter.get())
+        };
+        sources.chain(["other".into()]).map(count).sum()
+    }
+
     /// `oona_broadcasts_total{outcome}`: `all-acked`, `incomplete` or `refused`.
     #[must_use]
     pub fn broadcasts(&self, outcome: &'static str) -> Counter {
@@ -235,6 +257,13 @@ impl Metrics {
     pub fn settled(&self, stream: &str, step: Step) -> Counter {
         let labels = [stream_label(stream), ("step", step.name().into())];
         self.delivering.settled.get_or_create_owned(&labels)
+    }
+
+    /// `oona_failures_total{stream,failure}`.
+    #[must_use]
+    pub fn failures(&self, stream: &str, failure: Failure) -> Counter {
+        let labels = [stream_label(stream), ("failure", failure.name().into())];
+        self.delivering.failures.get_or_create_owned(&labels)
     }
 
     /// `oona_quarantined_total{reason}`.
@@ -525,7 +554,7 @@ mod tests {
             .inc_by(3);
         let series = Series::new("oona.normal".into(), Priority::High, "accepted");
         let mut took = metrics.latencies.of(Stage::Publish, Timestamp::EPOCH);
-        took.record(series, Duration::from_millis(3));
+        took.record(&series, Duration::from_millis(3));
         drop(took);
         metrics
             .deliveries("oona.normal", DeliveryKind::Redelivered)

@@ -9,7 +9,6 @@ use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::policy::{Kind, Mode};
 use oona_tests::bus::{Stand, draft, eventually, next, take};
 use serde_json::json;
-use tokio::time::Instant;
 
 pub(super) async fn a_full_bus_protects_itself_and_recovers(stand: Stand) {
     let bus = stand.bus(|setup| {

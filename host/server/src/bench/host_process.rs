@@ -105,6 +105,7 @@ async fn spawn(
         format!("server.host={}", settings.name),
         "policies.allow_unsigned=true".to_owned(),
         "policies.watch=false".to_owned(),
+        "telemetry.interval_ms=0".to_owned(),
         format!(
             "policies.engine.cache_directory={}",
             settings.compiled.display()

@@ -1,15 +1,18 @@
 //! Publishing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use oona_core::Timestamp;
 use oona_core::outcome::Outcome;
+use oona_core::policy::Priority;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 
 use super::report::Samples;
-use super::{BenchError, MESSAGE_TYPE, draft, payload};
+use super::{BenchError, MESSAGE_TYPE, STREAM, draft, payload};
 use crate::bus::{Bus, PendingOutcome};
+use crate::latency::{Latencies, Series, Stage};
 use crate::proto::bus_client::BusClient;
 use crate::proto::publish_response::Outcome as Answer;
 use crate::proto::{PublishRequest, PublishResponse};
@@ -36,8 +39,36 @@ pub(super) async fn embedded(
     while let Some(outcome) = outcomes.recv().await {
         check(&outcome.await)?;
     }
-    samples.rate("publish", messages, begun.elapsed());
-    Ok(publishing.await?)
+    let took = begun.elapsed();
+    samples.rate("publish", messages, took);
+    samples.cost("publish-each", took.as_nanos() as f64 / messages as f64);
+    publishing.await?;
+    samples.cost("recording", recording());
+    Ok(())
+}
+
+/// ns that it takes to record the four latencies of a publish, as the writer records those of a pipeline.
+fn recording() -> f64 {
+    const PIPELINE: u32 = 256;
+    const PIPELINES: u32 = 200;
+    let latencies = Latencies::default();
+    let series = Series::new(STREAM.into(), Priority::Normal, "accepted");
+    let all = vec![series; PIPELINE as usize];
+    let begun = Instant::now();
+    for pipeline in 0..PIPELINES {
+        let now = Timestamp::from_millis(pipeline.into());
+        let took = |number: u32| Duration::from_micros((pipeline + number).into());
+        for stage in [Stage::Queue, Stage::Publish] {
+            let mut recording = latencies.of(stage, now);
+            for (series, number) in all.iter().zip(0..) {
+                recording.record(series, took(number));
+            }
+        }
+        for stage in [Stage::Policy, Stage::Append] {
+            latencies.of(stage, now).record_alike(&all, took(0));
+        }
+    }
+    begun.elapsed().as_nanos() as f64 / f64::from(PIPELINE * PIPELINES)
 }
 
 /// One after the other, in this process.

@@ -126,6 +126,9 @@ impl Admitter {
                         Ruling::Refuse { .. } => None,
                     };
                     board.landed(now, candidate, landed);
+                    if landed.is_some_and(|stream| stream != candidate.stream) {
+                        self.shared.metrics.publish_rerouted.inc();
+                    }
                     if candidate.stream == board.emergency() {
                         self.shared.count_emergency(candidate, landed);
                     }

@@ -11,6 +11,7 @@ use oona_core::breaker::{Breaker, Position};
 use oona_core::conservative::Transition;
 use oona_core::force::Forced;
 use oona_core::policy::Mode;
+use oona_core::telemetry::Level;
 use serde::Serialize;
 
 use super::Bus;
@@ -180,5 +181,12 @@ pub(super) fn tell_mode(shared: &Shared, transition: Option<Transition>) {
     shared.metrics.conservative_mode.set(conservative.into());
     shared.metrics.conservative_transitions(to, reason).inc();
     let by = forced.map(|forced| forced.words());
+    let level = if conservative {
+        Level::Warning
+    } else {
+        Level::Info
+    };
+    let description = format!("the bus is in {to} mode ({reason})");
+    shared.happened((shared.clock)(), level, "mode", description);
     tracing::warn!(mode = to, reason, by, "the bus changes its mode");
 }

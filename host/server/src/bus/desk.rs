@@ -408,7 +408,7 @@ impl Desk {
             self.settle.notify_one();
         }
         let waited = now.since(Timestamp::from_millis(delivery.entry.ms));
-        self.shared.took_one(Stage::Delivery, series, waited);
+        self.shared.took_one(Stage::Delivery, &series, waited);
         self.shared.count_delivery(&delivery.stream, kind);
         Some(delivery)
     }
@@ -459,7 +459,7 @@ impl Desk {
         };
         let series = Series::new(held.stream.clone(), held.subject.priority, outcome);
         self.shared
-            .took_one(Stage::Handler, series, since.elapsed());
+            .took_one(Stage::Handler, &series, since.elapsed());
         self.tell_handler_breaker(&mut state.handler, now, permit, &verdict);
         state.verdicts.push((held, verdict));
     }

@@ -260,6 +260,7 @@ impl Settler {
             failure, detail, ..
         } = verdict
         {
+            self.shared.count_failure(&held.stream, *failure);
             let expired = |at| at <= (self.shared.clock)();
             if *failure == Failure::Stale && held.expires_at().is_some_and(expired) {
                 self.shared.metrics.expired(&held.stream).inc();
@@ -286,7 +287,7 @@ impl Settler {
         if step == Settled::Ack {
             let series = Series::new(held.stream.clone(), held.subject.priority, step.name());
             let took = (self.shared.clock)().since(issued_at);
-            self.shared.took_one(Stage::EndToEnd, series, took);
+            self.shared.took_one(Stage::EndToEnd, &series, took);
         }
     }
 

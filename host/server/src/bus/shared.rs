@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use oona_core::Timestamp;
-use oona_core::breaker::{Breaker, Permit};
+use oona_core::breaker::{Breaker, BreakerState, Permit};
 use oona_core::entry::Record;
 use oona_core::envelope::Message;
 use oona_core::force::Forced;
 use oona_core::nonces::NonceWindow;
-use oona_core::policy::Candidate;
+use oona_core::policy::{Candidate, Failure};
 use oona_core::signing::Keyring;
 use oona_core::symbols::Symbol;
+use oona_core::telemetry::{Counts, Event, Level};
 use oona_core::trend::Totals;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,7 @@ pub(super) struct Handles {
     publishes: Counters<(Arc<str>, PublishOutcome, Arc<str>)>,
     deliveries: Counters<(Arc<str>, DeliveryKind)>,
     settled: Counters<(Arc<str>, Step)>,
+    failures: Counters<(Arc<str>, Failure)>,
 }
 
 /// Counters by their labels.
@@ -99,6 +101,7 @@ impl Shared {
             publishes: Mutex::default(),
             deliveries: Mutex::default(),
             settled: Mutex::default(),
+            failures: Mutex::default(),
         };
         Self {
             publish_breaker: Mutex::new(Breaker::new(config.breaker.clone())),
@@ -182,7 +185,7 @@ impl Shared {
     }
 
     /// Records how long one message took.
-    pub(super) fn took_one(&self, stage: Stage, series: Series, latency: Duration) {
+    pub(super) fn took_one(&self, stage: Stage, series: &Series, latency: Duration) {
         self.took(stage).record(series, latency);
     }
 
@@ -227,30 +230,52 @@ impl Shared {
             .inc();
     }
 
+    /// Counts a delivery that failed.
+    pub(super) fn count_failure(&self, stream: &Arc<str>, failure: Failure) {
+        let mut counters = lock(&self.handles.failures);
+        let resolve = || self.metrics.failures(stream, failure);
+        counters
+            .entry((Arc::clone(stream), failure))
+            .or_insert_with(resolve)
+            .inc();
+    }
+
+    /// What was counted of all streams so far.
+    pub(super) fn counts(&self) -> Counts {
+        let published = |wanted| {
+            sum(&self.handles.publishes, |(_, outcome, _)| {
+                *outcome == wanted
+            })
+        };
+        let settled = |wanted| sum(&self.handles.settled, |(_, step)| *step == wanted);
+        let of_kernels = |wanted| {
+            sum(&self.handles.failures, |(stream, failure)| {
+                *failure == wanted && stream.contains("kernels")
+            })
+        };
+        let emergencies = |outcome| self.metrics.emergencies_of_all(outcome);
+        Counts {
+            published: published(PublishOutcome::Accepted),
+            rerouted: self.metrics.publish_rerouted.get(),
+            refused: published(PublishOutcome::Rejected),
+            retried: settled(Step::Retry),
+            dead_lettered: settled(Step::DeadLetter),
+            kernel_stale: of_kernels(Failure::Stale),
+            kernel_replayed: of_kernels(Failure::Replay),
+            emergencies: emergencies("accepted") + emergencies("demoted"),
+            emergencies_over_rate: emergencies("over-rate"),
+        }
+    }
+
     /// What was counted of a stream so far.
     pub(super) fn totals(&self, stream: &str, depth: u64) -> Totals {
         let of_stream = |name: &Arc<str>| **name == *stream;
-        let published = lock(&self.handles.publishes)
-            .iter()
-            .filter(|((name, outcome, _), _)| {
-                of_stream(name) && *outcome == PublishOutcome::Accepted
-            })
-            .map(|(_, counter)| counter.get())
-            .sum();
-        let delivered = lock(&self.handles.deliveries)
-            .iter()
-            .filter(|((name, _), _)| of_stream(name))
-            .map(|(_, counter)| counter.get())
-            .sum();
-        let settled = lock(&self.handles.settled)
-            .iter()
-            .filter(|((name, _), _)| of_stream(name))
-            .map(|(_, counter)| counter.get())
-            .sum();
         Totals {
-            published,
-            delivered,
-            settled,
+            published: sum(&self.handles.publishes, |(name, outcome, _)| {
+                of_stream(name) && *outcome == PublishOutcome::Accepted
+            }),
+            delivered: sum(&self.handles.deliveries, |(name, _)| of_stream(name)),
+            settled: sum(&self.handles.settled, |(name, _)| of_stream(name)),
             depth,
         }
     }
@@ -313,7 +338,29 @@ impl Shared {
         let reason = transition.reason;
         self.metrics.breaker_transitions(name, to, reason).inc();
         let by = breaker.forced().map(Forced::words);
+        let level = match transition.to {
+            BreakerState::Closed => Level::Info,
+            BreakerState::Open | BreakerState::HalfOpen => Level::Warning,
+        };
+        let description = format!("the {name} breaker is {to} ({reason}), it was {from}");
+        self.happened(now, level, "breaker", description);
         tracing::warn!(breaker = name, from, to, reason, by, "breaker");
+    }
+
+    /// Notes something for telemetry on the bus.
+    pub(super) fn happened(
+        &self,
+        at: Timestamp,
+        level: Level,
+        name: &'static str,
+        description: String,
+    ) {
+        self.metrics.events.push(Event {
+            at,
+            level,
+            name,
+            description,
+        });
     }
 
     /// Notes whether the store answered the last call.
@@ -339,4 +386,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// The sum of the counters whose labels are wanted.
+fn sum<L>(counters: &Counters<L>, wanted: impl Fn(&L) -> bool) -> u64 {
+    let counters = lock(counters);
+    let wanted = counters.iter().filter(|(labels, _)| wanted(labels));
+    wanted.map(|(_, counter)| counter.get()).sum()
 }

@@ -171,28 +171,28 @@ impl Writer {
 
 /// Records how long each of a group waited for policies, and how long these took.
 fn record_decisions(shared: &Shared, began: Instant, askers: &[(Asker, bool)], rulings: &[Ruling]) {
-    let decided = Instant::now();
-    let each = || {
-        askers.iter().zip(rulings).map(|((asker, _), ruling)| {
-            let (stream, outcome) = match *ruling {
-                Ruling::Write { stream, .. } => (stream, PublishOutcome::Accepted),
-                Ruling::Refuse { stream, .. } => (stream, PublishOutcome::Rejected),
-            };
-            (
-                asker,
-                Series::new(shared.name(stream), asker.priority, outcome.name()),
-            )
-        })
-    };
+    let policies_took = began.elapsed();
+    let mut all: Vec<Series> = Vec::with_capacity(askers.len());
+    let mut last = None;
+    for ((asker, _), ruling) in askers.iter().zip(rulings) {
+        let (stream, outcome) = match *ruling {
+            Ruling::Write { stream, .. } => (stream, PublishOutcome::Accepted),
+            Ruling::Refuse { stream, .. } => (stream, PublishOutcome::Rejected),
+        };
+        let alike = (stream, asker.priority, outcome);
+        let series = match all.last() {
+            Some(series) if last == Some(alike) => series.clone(),
+            _ => Series::new(shared.name(stream), asker.priority, outcome.name()),
+        };
+        last = Some(alike);
+        all.push(series);
+    }
     let mut queue = shared.took(Stage::Queue);
-    for (asker, series) in each() {
+    for (series, (asker, _)) in all.iter().zip(askers) {
         queue.record(series, began.saturating_duration_since(asker.since));
     }
     drop(queue);
-    let mut policy = shared.took(Stage::Policy);
-    for (_, series) in each() {
-        policy.record(series, decided.saturating_duration_since(began));
-    }
+    shared.took(Stage::Policy).record_alike(&all, policies_took);
 }
 
 /// Encodes and signs what was admitted, and answers for the rest.
@@ -370,14 +370,11 @@ fn answer(
             Err(error) => unwritten(shared, asker, &error),
         }
     }
-    let mut append = shared.took(Stage::Append);
-    for (series, _) in &took {
-        append.record(series.clone(), append_took);
-    }
-    drop(append);
+    let all = took.iter().map(|(series, _)| series);
+    shared.took(Stage::Append).record_alike(all, append_took);
     let mut publish = shared.took(Stage::Publish);
-    for (series, elapsed) in took {
-        publish.record(series, elapsed);
+    for (series, elapsed) in &took {
+        publish.record(series, *elapsed);
     }
     drop(publish);
     tally.report(shared, now);
@@ -495,7 +492,7 @@ fn reject(
 /// Records how long a publish took that has its outcome now.
 fn ended(shared: &Shared, asker: &Asker, stream: Arc<str>, outcome: PublishOutcome) {
     let series = Series::new(stream, asker.priority, outcome.name());
-    shared.took_one(Stage::Publish, series, asker.since.elapsed());
+    shared.took_one(Stage::Publish, &series, asker.since.elapsed());
 }
 
 /// Accepted messages of one pipeline, by stream and reason: few, so a list is a fast map.

@@ -50,6 +50,7 @@ impl Settings {
                 ("store.kind", "memory".to_owned(), "--dev"),
                 ("server.allow_remote", "false".to_owned(), "--dev"),
                 ("policies.allow_unsigned", "true".to_owned(), "--dev"),
+                ("telemetry.interval_ms", "0".to_owned(), "--dev"),
             ]);
         }
         let named = [

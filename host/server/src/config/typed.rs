@@ -13,7 +13,7 @@ use super::error::{ConfigError, Problem};
 use super::layers::Layers;
 use super::{
     AccessConfig, Config, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig,
-    RegistryConfig, ServerConfig, SigningConfig, StoreConfig, StoreKind, StoreUrl,
+    RegistryConfig, ServerConfig, SigningConfig, StoreConfig, StoreKind, StoreUrl, TelemetryConfig,
 };
 
 /// Turns settings into the typed configuration.
@@ -28,6 +28,9 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
         registry: RegistryConfig {
             poll: read.millis("registry.poll_ms"),
             cache_directory: read.path("registry.cache_directory"),
+        },
+        telemetry: TelemetryConfig {
+            interval: Some(read.millis("telemetry.interval_ms")).filter(|period| !period.is_zero()),
         },
         access: AccessConfig {
             tokens_file: read.path("access.tokens_file"),

@@ -63,6 +63,7 @@ impl Publishing {
 pub(super) struct Delivering {
     pub(super) deliveries: Counters<2>,
     pub(super) settled: Counters<2>,
+    pub(super) failures: Counters<2>,
     pub(super) quarantined: Counters<1>,
     pub(super) claimed: Counters<1>,
 }
@@ -72,6 +73,7 @@ impl Delivering {
         Self {
             deliveries: t.family("deliveries", "Deliveries to subscribers"),
             settled: t.family("settled", "Deliveries settled, by what followed"),
+            failures: t.family("failures", "Deliveries that failed, by how"),
             quarantined: t.family("quarantined", "Foreign entries moved to the dead letters"),
             claimed: t.family("claimed", "Entries taken over from dead consumers"),
         }
@@ -215,6 +217,13 @@ pub(super) fn stream_label(stream: &str) -> (&'static str, Cow<'static, str>) {
 pub(super) struct Bounded(Mutex<BTreeMap<&'static str, BTreeSet<String>>>);
 
 impl Bounded {
+    /// The values that a label has taken so far.
+    pub(super) fn values(&self, label: &str) -> Vec<Cow<'static, str>> {
+        let labels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = labels.get(label).into_iter().flatten();
+        seen.map(|value| value.clone().into()).collect()
+    }
+
     pub(super) fn admit(&self, label: &'static str, value: &str) -> Cow<'static, str> {
         let value = clean(value);
         let mut labels = self.0.lock().unwrap_or_else(PoisonError::into_inner);

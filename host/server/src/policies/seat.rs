@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use oona_core::Timestamp;
 use oona_core::policy::Kind;
 use oona_core::stage::Stage;
+use oona_core::telemetry::{self, Level};
 use oona_wasm::{
     Activation, Artifact, Event, EventSink, Names, Native, Slot, SymbolTable, Version,
 };
@@ -18,6 +19,7 @@ use super::candidate::{Place, Staged};
 use super::mixes::Mixes;
 use super::schema::validate;
 use super::{ActivateError, Inner, PolicyOptions, PolicyStatus};
+use crate::clock;
 use crate::explain::Explained;
 use crate::metrics::Metrics;
 use crate::native::NativeError;
@@ -285,11 +287,27 @@ fn events(metrics: Arc<Metrics>, fallbacks: Fallbacks, kind: Kind) -> EventSink 
                 });
             }
             drop(held);
+            let description = format!("{kind}: {from} was taken out, {to} decides: {fault}");
+            happened(&metrics, Level::Error, "policy_fell_back", description);
             tracing::error!(%kind, %from, %to, %fault, "a policy failed too often and was taken out");
         }
         // Whoever activates hears the outcome, and logs it.
+        Event::Activated { version, .. } => {
+            let description = format!("{kind}: {version} decides");
+            happened(&metrics, Level::Info, "policy_activated", description);
+        }
         _ => {}
     })
+}
+
+/// Notes something for telemetry on the bus.
+fn happened(metrics: &Metrics, level: Level, name: &'static str, description: String) {
+    metrics.events.push(telemetry::Event {
+        at: clock::system()(),
+        level,
+        name,
+        description,
+    });
 }
 
 /// Tells what every policy may use.

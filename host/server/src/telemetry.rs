@@ -1,0 +1,107 @@
+//! Tells on the bus, now and then, how a host is: a signed Leyline `TelemetryPacket`, published like any
+//! other message.
+
+use std::time::Duration;
+
+use oona_core::envelope::message_type;
+use oona_core::outcome::Outcome;
+use oona_core::rolling::Span;
+use oona_core::telemetry::{Event, Level, Snapshot, packet, stream_word};
+use prost::Message as _;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::bus::{Bus, Draft};
+use crate::events::Taken;
+use crate::latency::Stage;
+
+/// Publishes a packet every `period`, from one period after the start on, until `stop`. What the bus refuses is
+/// logged and not tried again: the next packet says the same anew.
+pub async fn tell(bus: Bus, period: Duration, stop: CancellationToken) {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let told = bus.publish(draft(&bus));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            outcome = told => {
+                if let Outcome::Rejected { reason, detail, .. } = outcome {
+                    tracing::debug!(%reason, detail, "telemetry was not taken");
+                }
+            }
+        }
+    }
+}
+
+/// The packet of this moment, with what happened since the last.
+fn draft(bus: &Bus) -> Draft {
+    let now = bus.now();
+    let Taken { mut events, lost } = bus.metrics().events.take();
+    if lost > 0 {
+        events.push(Event {
+            at: now,
+            level: Level::Warning,
+            name: "events_lost",
+            description: format!("{lost} earlier events were not told: too many at once"),
+        });
+    }
+    let id = Uuid::now_v7().to_string();
+    let source = &bus.config().host;
+    let packet = packet(now, &id, source, &snapshot(bus), &events);
+    Draft {
+        id: Some(id),
+        source: source.clone(),
+        ..Draft::new(message_type::TELEMETRY, packet.encode_to_vec())
+    }
+}
+
+/// How the host is.
+fn snapshot(bus: &Bus) -> Snapshot {
+    let status = bus.status();
+    let latencies = &bus.metrics().latencies;
+    let within = |stage, outcome: Option<&str>| {
+        latencies.together(stage, bus.now(), Span::Minute, |series| {
+            outcome.is_none_or(|outcome| series.outcome == outcome)
+        })
+    };
+    let streams = status.streams.iter();
+    let depths = streams.map(|stream| (stream_word(&stream.name), stream.depth));
+    let oldest = status
+        .streams
+        .iter()
+        .filter_map(|stream| stream.oldest_age_ms)
+        .max();
+    let store = if status.store.up { "up" } else { "down" };
+    let mut indicators = vec![
+        ("store".to_owned(), store.to_owned()),
+        ("mode".to_owned(), status.mode.name().to_owned()),
+        ("oldest_age_ms".to_owned(), oldest.unwrap_or(0).to_string()),
+    ];
+    let breakers = status.breakers.iter();
+    indicators.extend(breakers.map(|it| (format!("breaker_{}", it.name), it.state.to_owned())));
+    let policies = status.policies.iter();
+    indicators.extend(policies.map(|policy| {
+        let name = format!("policy_{}", policy.kind.name().replace('-', "_"));
+        (name, policy.slot.version.to_string())
+    }));
+    let [publish_breaker, consume_breaker] = bus.breaker_states();
+    Snapshot {
+        counts: bus.counts(),
+        depths: depths.collect(),
+        publish: within(Stage::Publish, Some("accepted")),
+        consume: within(Stage::Handler, None),
+        publish_breaker,
+        consume_breaker,
+        conservative: status.mode == oona_core::policy::Mode::Conservative,
+        ready: status.ready,
+        reasons: status.reasons,
+        indicators: indicators.into_iter().collect(),
+    }
+}
