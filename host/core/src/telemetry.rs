@@ -322,7 +322,14 @@ mod tests {
             [event(Level::Info), event(Level::Error)],
         );
         let because = ["a reason"];
-        let table: [(bool, &[&str], &[Event], HealthStatus, TelemetryLevel); 5] = [
+        type Row<'a> = (
+            bool,
+            &'a [&'a str],
+            &'a [Event],
+            HealthStatus,
+            TelemetryLevel,
+        );
+        let table: [Row<'_>; 5] = [
             (true, &[], &[], HealthStatus::Healthy, TelemetryLevel::Info),
             (
                 true,
