@@ -32,7 +32,7 @@ test: setup ## Sets up what is missing and runs every test.
 	@printf 'make test: building the host, about 8 minutes the first time; the tests take about 25 more\n' >&2
 	@$(CARGO) build --locked --workspace $(call step,the build,see the compiler above)
 	@$(call policies,target/debug/oona)
-	@$(CARGO) test --locked --workspace $(call step,a test,its name and output are above)
+	@$(CARGO) test --locked --workspace --no-fail-fast $(call step,a test,its name and output are above)
 
 .PHONY: build
 build: release ## Builds the host (release) and all policies.

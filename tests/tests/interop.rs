@@ -680,7 +680,11 @@ async fn what_a_peer_signs_badly_is_quarantined_and_another_peer_can_read_why() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_host_tells_of_itself_a_peer_reads() {
-    let bus = Bus::start(&["telemetry.interval_ms=100", "server.host=first"]);
+    let bus = Bus::start(&[
+        "telemetry.interval_ms=100",
+        "server.host=first",
+        "policies.allow_unsigned=true",
+    ]);
     bus.peer.join("oona.telemetry", "watchers");
     let mut client = bus.client().await;
     for message_type in [FIELD_REPORT, KERNEL_PREFETCH_REQUEST] {
