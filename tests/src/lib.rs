@@ -12,3 +12,4 @@ pub mod policies;
 pub mod proxy;
 pub mod redis_server;
 pub mod stand;
+pub mod terminal;

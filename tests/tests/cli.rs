@@ -4,7 +4,7 @@ use oona_tests::binary::{command, run, text};
 use tempfile::TempDir;
 
 /// Every command, as it is typed.
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 21] = [
     &["serve"],
     &["doctor"],
     &["publish"],
@@ -24,6 +24,7 @@ const COMMANDS: [&[&str]; 20] = [
     &["mode", "auto"],
     &["housekeeping", "show"],
     &["housekeeping", "run"],
+    &["top"],
     &["bench"],
 ];
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
@@ -34,7 +34,7 @@ pub struct Totals {
 }
 
 /// Changes of a stream, a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Messages accepted.
     pub published_per_s: f64,
@@ -48,7 +48,7 @@ pub struct Rates {
 }
 
 /// A sample, as it is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// When it was taken, in ms since the epoch.
     pub at_ms: u64,

@@ -20,6 +20,7 @@ mod publish;
 mod serve;
 mod settings;
 mod subscribe;
+mod top;
 
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
@@ -74,6 +75,7 @@ enum Command {
     Subscribe(subscribe::Subscribe),
     Broadcast(broadcast::Broadcast),
     Explain(explain::Explain),
+    Top(top::Top),
     /// Make, ship, watch and take back policies
     #[command(subcommand)]
     Policy(policy::Command),
@@ -144,6 +146,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Subscribe(args) => subscribe::run(&args),
         Command::Broadcast(args) => broadcast::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Policy(command) => policy::run(command),
         Command::Dlq(command) => dlq::run(command),
         Command::Breaker(command) => breaker::run(command),

@@ -15,7 +15,7 @@ use oona_core::rolling::{Rolling, Span, Summary, histogram, summary};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sync::lock;
 
@@ -27,7 +27,7 @@ const BOUNDS_US: [u64; 15] = [
 ];
 
 /// A step of a message's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// From a publish to its outcome.
@@ -145,6 +145,13 @@ pub struct LatencyStatus {
     /// The figures.
     #[serde(flatten)]
     pub summary: Summary,
+}
+
+/// What is said to who names a span that there is none of.
+#[must_use]
+pub fn no_span(name: &str) -> String {
+    let known = Span::ALL.map(Span::name).join(", ");
+    format!("there is no span `{name}`; choose one of {known}")
 }
 
 type Table = Vec<(Series, Rolling)>;

@@ -26,6 +26,7 @@ pub mod latency;
 pub mod laws;
 pub mod metrics;
 pub mod native;
+pub mod overview;
 pub mod policies;
 mod process;
 pub mod proto;

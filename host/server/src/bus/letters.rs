@@ -255,6 +255,29 @@ impl Bus {
         }
     }
 
+    /// How many entries the dead-letter stream holds, and the last of them, as far as it is a dead letter of
+    /// this bus. Nothing but that entry is read.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    pub async fn last_dead_letter(
+        &self,
+    ) -> Result<(u64, Option<Result<DeadLetterView, LetterError>>), StoreError> {
+        let shared = &self.shared;
+        let stream = &shared.config.streams.dead_letter;
+        let depths = shared.store.depths(std::slice::from_ref(stream)).await?;
+        let length = depths.first().map_or(0, |depth| depth.length);
+        let Some(id) = shared.store.last(stream).await? else {
+            return Ok((length, None));
+        };
+        // Whoever purges it meanwhile has made another one the last: the next look shows that.
+        let found = shared.store.range(stream, id.previous(), 1).await?;
+        let entry = found.into_iter().find(|entry| entry.id == id);
+        let letter = entry.map(|entry| read(shared, &entry).map(|letter| view(&entry, &letter)));
+        Ok((length, letter))
+    }
+
     /// One dead letter, and the entry that it is about.
     ///
     /// # Errors

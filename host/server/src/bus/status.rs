@@ -6,7 +6,7 @@ use oona_core::entry::EntryId;
 use oona_core::force::Forced;
 use oona_core::policy::Mode;
 use oona_core::trend::Rates;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::board::Lane;
 use super::controls::{BreakerStatus, ModeStatus};
@@ -56,7 +56,7 @@ pub struct StoreStatus {
 }
 
 /// One stream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StreamStatus {
     /// Its name.
     pub name: String,
@@ -76,7 +76,7 @@ pub struct StreamStatus {
 }
 
 /// One consumer group of a stream.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GroupStatus {
     /// Its name.
     pub name: String,

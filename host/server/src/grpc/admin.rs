@@ -16,6 +16,7 @@ use crate::access::{Access, Right};
 use crate::bus::Bus;
 use crate::explain;
 use crate::gates::Gate;
+use crate::overview::overview;
 use crate::proto;
 use crate::registry::{Author, Outcome, Proposal, Registry, Use, Wanted};
 
@@ -394,6 +395,18 @@ impl proto::admin_server::Admin for Admin {
             reasons: status.reasons.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             json: convert::json(&status)?,
+        }))
+    }
+
+    async fn overview(
+        &self,
+        request: Request<proto::OverviewRequest>,
+    ) -> Result<Response<proto::OverviewResponse>, Status> {
+        self.who(request.metadata(), Right::ReadBus)?;
+        let span = convert::span(&request.get_ref().span)?;
+        let overview = overview(&self.bus, &self.registry, span).await;
+        Ok(Response::new(proto::OverviewResponse {
+            json: convert::json(&overview)?,
         }))
     }
 }

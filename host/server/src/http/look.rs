@@ -16,10 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{Access, Denied, Right};
 use crate::bus::{Bus, MemoryStatus, StreamStatus};
-use crate::latency::LatencyStatus;
-
-/// How many points of a stream's line are shown: five minutes of them.
-const POINTS: usize = 60;
+use crate::latency::{LatencyStatus, no_span};
+use crate::overview::POINTS;
 
 /// Lets only those pass who may see how the bus is.
 pub(super) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
@@ -55,8 +53,7 @@ struct LatencyAnswer {
 pub(super) async fn latency(State(bus): State<Bus>, Query(query): Query<LatencyQuery>) -> Response {
     let name = query.span.as_deref().unwrap_or(Span::FiveMinutes.name());
     let Some(span) = Span::from_name(name) else {
-        let known = Span::ALL.map(Span::name).join(", ");
-        let sorry = format!("there is no span `{name}`; choose one of {known}\n");
+        let sorry = format!("{}\n", no_span(name));
         return (StatusCode::BAD_REQUEST, sorry).into_response();
     };
     let latencies = bus.metrics().latencies.list(bus.now(), span);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use oona_core::Timestamp;
 use oona_core::policy::Kind;
 use oona_core::registry::{Artifact, Signature};
+use oona_core::rolling::Span;
 use oona_core::stage::{StageMode, Thresholds, TimeMax};
 use oona_wasm::Source;
 use prost::Message as _;
@@ -15,6 +16,7 @@ use tonic::{Code, Status};
 use crate::chain::chain;
 use crate::explain::Asked;
 use crate::gates::{GateReport, Refusal};
+use crate::latency::no_span;
 use crate::policies::PolicyStatus;
 use crate::proto;
 use crate::registry::{Registry, RegistryError, Told, Use};
@@ -173,6 +175,14 @@ pub(super) fn question(request: &proto::ExplainRequest) -> Result<Asked, Status>
         states: states.collect::<Result<BTreeMap<_, _>, Status>>()?,
         now: request.now_ms.map(Timestamp::from_millis),
     })
+}
+
+/// The span that is asked for: a minute unless one is named.
+pub(super) fn span(name: &str) -> Result<Span, Status> {
+    match name {
+        "" => Ok(Span::Minute),
+        name => Span::from_name(name).ok_or_else(|| Status::invalid_argument(no_span(name))),
+    }
 }
 
 pub(super) fn json(value: &impl Serialize) -> Result<String, Status> {
