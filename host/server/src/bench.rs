@@ -241,6 +241,8 @@ async fn start(options: &BenchOptions, url: &str, cache: &Scratch) -> Result<Hos
         flag("conservative.high_water", "50000000"),
         flag("policies.allow_unsigned", "true"),
         flag("policies.watch", "false"),
+        // A message that nobody here has published would be counted as one of ours.
+        flag("telemetry.interval_ms", "0"),
         flag(
             "policies.engine.cache_directory",
             &cache.0.to_string_lossy(),
