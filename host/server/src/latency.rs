@@ -2,7 +2,7 @@
 //!
 //! One table is behind everything that tells latencies: the histograms of `/metrics`, the windows of
 //! `/v1/latency`, telemetry on the bus. So they cannot disagree. To record a value costs some ns: what comes after
-//! one another is mostly of one series, and a whole pipeline is recorded under one lock. `oona bench --only
+//! one another is mostly of one series, and a whole pipeline is recorded under one lock. `oona bench
 //! publish` says how much that is of a publish.
 
 use std::borrow::Cow;
