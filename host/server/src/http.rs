@@ -8,6 +8,7 @@
 //! | `GET /readyz` | 200 while the bus does its work, else 503 with the reasons |
 //! | `GET /metrics` | everything that is counted |
 //! | `GET /v1/latency?span=1m` | how long each step took within 1m, 5m, 1h, or since the start |
+//! | `GET /v1/dead-letters/audit` | what the dead letters are, from a sample, and whether more come than usual |
 //! | `GET /debug/queues` | every stream: depth, groups, the oldest message, the last five minutes |
 //! | `GET /debug/breakers` | every breaker and the mode, with the reason |
 //! | `GET /debug/memory` | what the process holds, and what bounds it |
@@ -26,18 +27,24 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::access::Access;
+use crate::access::{Access, Right};
 use crate::bus::{Bus, BusStatus};
 use crate::metrics;
 
 /// What is served over HTTP.
 pub fn router(bus: Bus, access: Access) -> Router {
+    let letters = Router::new()
+        .route("/v1/dead-letters/audit", get(look::audit))
+        .layer(from_fn_with_state(
+            (access.clone(), Right::ReadDeadLetters),
+            look::guard,
+        ));
     let guarded = Router::new()
         .route("/v1/latency", get(look::latency))
         .route("/debug/queues", get(look::queues))
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))
-        .layer(from_fn_with_state(access, look::guard));
+        .layer(from_fn_with_state((access, Right::ReadBus), look::guard));
     Router::new()
         .route("/v1/publish", post(publish::publish))
         .route("/v1/status", get(status))
@@ -45,6 +52,7 @@ pub fn router(bus: Bus, access: Access) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
         .merge(guarded)
+        .merge(letters)
         .with_state(bus)
 }
 
