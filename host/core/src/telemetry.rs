@@ -374,7 +374,7 @@ mod tests {
             oldest_ms: Some(1_000),
             ..Picture::default()
         };
-        picture.counts.class = vec![count("poison", 7), count("stale", 2)];
+        picture.counts.class = vec![count("poison", 70), count("stale", 2)];
         let names = (0..AUDIT_NAMES_MAX + 5).map(|number| count(&number.to_string(), 1));
         picture.counts.source = names.collect();
         let rate = Rate {
@@ -407,7 +407,7 @@ mod tests {
             values("oona.dead_letter_estimate").len(),
             2 + AUDIT_NAMES_MAX
         );
-        let poison = packet.metrics.iter().find(|point| point.value == 7.0);
+        let poison = packet.metrics.iter().find(|point| point.value == 70.0);
         assert_eq!(poison.unwrap().attributes["by"], "class");
         assert_eq!(poison.unwrap().attributes["name"], "poison");
     }
