@@ -72,6 +72,16 @@ pub fn get_with(address: SocketAddr, path: &str, token: &str) -> Answer {
     ask(address, &head, &[])
 }
 
+/// Gets a path as a client of HTTP/1.0: the body comes in one piece, of whatever length.
+///
+/// # Panics
+///
+/// If nothing answers.
+#[must_use]
+pub fn get_in_one_piece(address: SocketAddr, path: &str) -> Answer {
+    ask(address, &format!("GET {path} HTTP/1.0\r\n"), &[])
+}
+
 /// Posts a body to a path.
 ///
 /// # Panics

@@ -1,14 +1,14 @@
 //! A real Redis on a free port, in a directory of its own, ended with the test.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
 use crate::binary::wait_until;
+use crate::place::Place;
 
 /// A running `redis-server`. It keeps its data over [`RedisServer::kill`] and
 /// [`RedisServer::restart`], and is ended when dropped.
@@ -40,7 +40,7 @@ impl RedisServer {
     #[must_use]
     pub fn start_with(options: &[&str]) -> Self {
         let mut server = Self {
-            place: Place::new(),
+            place: Place::hold(),
             options: options.iter().map(ToString::to_string).collect(),
             persists: true,
             directory: TempDir::new().expect("a temporary directory"),
@@ -71,7 +71,7 @@ impl RedisServer {
     #[must_use]
     pub fn down() -> Self {
         Self {
-            place: Place::new(),
+            place: Place::hold(),
             options: Vec::new(),
             persists: true,
             directory: TempDir::new().expect("a temporary directory"),
@@ -161,24 +161,6 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// A port that nobody else is given: it is held, and the server may share it (`SO_REUSEADDR`).
-#[derive(Debug)]
-struct Place {
-    port: u16,
-    _held: TcpSocket,
-}
-
-impl Place {
-    fn new() -> Self {
-        let held = TcpSocket::new_v4().expect("a socket");
-        held.set_reuseaddr(true).expect("it can be shared");
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        held.bind(any).expect("a free port");
-        let port = held.local_addr().expect("it is bound").port();
-        Self { port, _held: held }
     }
 }
 

@@ -72,11 +72,10 @@ fn exposed(address: SocketAddr) -> BTreeMap<[String; 4], u64> {
     let mut counts = BTreeMap::new();
     for (stage, name) in names {
         let start = format!("oona_{name}_duration_seconds_count{{");
-        for line in exposition
-            .text()
-            .lines()
-            .filter(|line| line.starts_with(&start))
-        {
+        let lines = || exposition.text().lines();
+        let unbounded = format!("oona_{name}_duration_seconds_bucket{{le=\"+Inf\"");
+        for line in lines().filter(|line| line.starts_with(&start)) {
+            assert!(lines().any(|line| line.starts_with(&unbounded)), "{stage}");
             let labels = ["stream", "priority", "outcome"].map(|name| label(line, name).to_owned());
             let [stream, priority, outcome] = labels;
             let count = line.rsplit(' ').next().unwrap().parse().unwrap();

@@ -280,7 +280,10 @@ impl Collector for Latencies {
                     ("outcome", series.outcome.into()),
                 ];
                 let (counts, sum) = rolling.buckets(&bounds);
-                let upper = bounds.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+                let upper = bounds
+                    .iter()
+                    .map(Duration::as_secs_f64)
+                    .chain([f64::INFINITY]);
                 let buckets: Vec<_> = upper.zip(counts.iter().copied()).collect();
                 let count = counts.iter().sum();
                 family
