@@ -17,6 +17,7 @@ mod desk;
 mod draft;
 mod housekeeping;
 mod inspect;
+mod journey;
 mod keeper;
 mod letters;
 mod memory;
@@ -56,6 +57,7 @@ pub use self::draft::Draft;
 pub use self::housekeeping::{
     HousekeepingConfig, HousekeepingReport, HousekeepingStatus, HousekeepingTotals, StreamRemovals,
 };
+pub use self::journey::{JourneyView, StepView};
 pub use self::letters::{
     DeadLetterView, Found, LetterError, LettersMeant, Original, Redriven, Stroll,
 };
@@ -175,6 +177,7 @@ impl Bus {
             named,
             subject,
             asker: Asker {
+                event: subject.id,
                 since,
                 priority: subject.priority,
                 reply,

@@ -10,6 +10,7 @@
 //! | `GET /v1/latency?span=1m` | how long each step took within 1m, 5m, 1h, or since the start |
 //! | `GET /debug/queues` | every stream: depth, groups, the oldest message, the last five minutes |
 //! | `GET /debug/breakers` | every breaker and the mode, with the reason |
+//! | `GET /debug/trace/ID` | what happened to the message of this event id |
 //! | `GET /debug/memory` | what the process holds, and what bounds it |
 //!
 //! A publish must name its content type, `application/json` or `application/x-protobuf`, so that a
@@ -37,6 +38,7 @@ pub fn router(bus: Bus, access: Access) -> Router {
         .route("/debug/queues", get(look::queues))
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))
+        .route("/debug/trace/{*event_id}", get(look::journey))
         .layer(from_fn_with_state(access, look::guard));
     Router::new()
         .route("/v1/publish", post(publish::publish))

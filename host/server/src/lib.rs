@@ -22,6 +22,7 @@ pub mod gates;
 pub mod grpc;
 pub mod host;
 pub mod http;
+pub mod journeys;
 pub mod latency;
 pub mod laws;
 pub mod metrics;

@@ -22,6 +22,7 @@ use oona_core::policy::{Failure, Subject};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::journey;
 use super::shared::Shared;
 use super::subscription::{Delivery, DeliveryId, Nack, NotInFlight, SubscribeOptions};
 use crate::clock::Clock;
@@ -391,7 +392,7 @@ impl Desk {
             deliveries: held.deliveries,
         };
         let before = state.in_flight.next_deadline();
-        let bytes = held.bytes();
+        let (bytes, hash) = (held.bytes(), held.subject.id);
         let kind = if held.redelivered {
             DeliveryKind::Redelivered
         } else {
@@ -410,6 +411,7 @@ impl Desk {
         let waited = now.since(Timestamp::from_millis(delivery.entry.ms));
         self.shared.took_one(Stage::Delivery, &series, waited);
         self.shared.count_delivery(&delivery.stream, kind);
+        journey::delivered(&self.shared, now, &self.group, &delivery, (hash, waited));
         Some(delivery)
     }
 
@@ -458,8 +460,9 @@ impl Desk {
             Verdict::Skip | Verdict::Release => "released",
         };
         let series = Series::new(held.stream.clone(), held.subject.priority, outcome);
-        self.shared
-            .took_one(Stage::Handler, &series, since.elapsed());
+        let took = since.elapsed();
+        self.shared.took_one(Stage::Handler, &series, took);
+        journey::answered(&self.shared, now, &self.group, &held, (outcome, took));
         self.tell_handler_breaker(&mut state.handler, now, permit, &verdict);
         state.verdicts.push((held, verdict));
     }

@@ -25,6 +25,7 @@ use super::board::Board;
 use super::controls::BreakerStatus;
 use super::housekeeping::HousekeepingStatus;
 use crate::clock::Clock;
+use crate::journeys::Journeys;
 use crate::latency::{Recording, Series, Stage};
 use crate::metrics::{Counter, DeliveryKind, Metrics, PublishOutcome, Step};
 use crate::policies::Policies;
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     pub(super) broadcasts: Semaphore,
     /// Number of the next subscription, part of its consumer name.
     pub(super) subscriptions: AtomicU64,
+    /// What happened to messages, for whoever asks.
+    pub(super) journeys: Journeys,
     keyring: Option<Keyring>,
     board: Mutex<Board>,
     publish_breaker: Mutex<Breaker>,
@@ -114,6 +117,7 @@ impl Shared {
             store_up: AtomicBool::new(false),
             rounds: tokio::sync::Mutex::default(),
             housekeeping: Mutex::default(),
+            journeys: Journeys::new(config.journeys),
             broadcasts: Semaphore::new(config.broadcast.under_way_max),
             subscriptions: AtomicU64::new(0),
             config,

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::admission::{Admitter, Ruling};
+use super::journey::{self, Decided};
 use super::shared::Shared;
 use crate::latency::{Series, Stage};
 use crate::metrics::PublishOutcome;
@@ -44,6 +45,8 @@ pub(super) struct Pending {
 /// Who waits for the outcome of a publish, and since when.
 #[derive(Debug)]
 pub(super) struct Asker {
+    /// Hash of the event id.
+    pub(super) event: u64,
     pub(super) since: Instant,
     pub(super) priority: Priority,
     pub(super) reply: oneshot::Sender<Outcome>,
@@ -133,6 +136,7 @@ impl Writer {
             Ok(permit) => permit,
             Err(open) => {
                 for pending in group.drain(..) {
+                    journey::turned_away(shared, now, &pending.message, &pending.asker);
                     unavailable(
                         shared,
                         pending.asker,
@@ -158,8 +162,12 @@ impl Writer {
             subjects.push(subject);
             askers.push((asker, named));
         }
-        let (messages, rulings) = self.admitter.rule(now, messages, &subjects);
-        record_decisions(shared, began, &askers, rulings);
+        let messages = self.admitter.rule(now, messages, &subjects);
+        let rulings = self.admitter.rulings();
+        let took = began.elapsed();
+        record_decisions(shared, (began, took), &askers, rulings);
+        let decided = Decided { now, began, took };
+        journey::decided(shared, &self.admitter, decided, &messages, &askers);
         let pipeline = assemble(shared, permit, &messages, rulings, askers);
         if pipeline.appends.is_empty() && pipeline.refused.is_empty() {
             shared.publish_breaker().give_back(pipeline.permit);
@@ -170,8 +178,12 @@ impl Writer {
 }
 
 /// Records how long each of a group waited for policies, and how long these took.
-fn record_decisions(shared: &Shared, began: Instant, askers: &[(Asker, bool)], rulings: &[Ruling]) {
-    let policies_took = began.elapsed();
+fn record_decisions(
+    shared: &Shared,
+    (began, policies_took): (Instant, Duration),
+    askers: &[(Asker, bool)],
+    rulings: &[Ruling],
+) {
     let mut all: Vec<Series> = Vec::with_capacity(askers.len());
     let mut last = None;
     for ((asker, _), ruling) in askers.iter().zip(rulings) {
@@ -218,6 +230,7 @@ fn assemble(
                 reason,
                 lane,
                 pressure,
+                ..
             } => {
                 let name = shared.name(stream);
                 let once = named.then(|| {
@@ -307,6 +320,8 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
     let took = began.elapsed();
     let recalled = recall(&shared, &refused).await;
     let now = (shared.clock)();
+    let events = askers.iter().map(|admitted| admitted.asker.event);
+    journey::appended(&shared, (now, took), appends.iter().zip(events), &written);
     let fault = match &written {
         Ok(results) => results
             .iter()
@@ -477,6 +492,7 @@ fn reject(
     retry_after: Option<Duration>,
     detail: String,
 ) {
+    journey::rejected(shared, &asker, (cause, &reason, &detail));
     ended(shared, &asker, stream, PublishOutcome::Rejected);
     asker
         .reply
