@@ -72,6 +72,17 @@ pub fn get_with(address: SocketAddr, path: &str, token: &str) -> Answer {
     ask(address, &head, &[])
 }
 
+/// Gets a path in a form, by its content type.
+///
+/// # Panics
+///
+/// If nothing answers.
+#[must_use]
+pub fn get_accepting(address: SocketAddr, path: &str, accept: &str) -> Answer {
+    let head = format!("GET {path} HTTP/1.1\r\naccept: {accept}\r\n");
+    ask(address, &head, &[])
+}
+
 /// Posts a body to a path.
 ///
 /// # Panics

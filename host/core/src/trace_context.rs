@@ -4,12 +4,29 @@
 //! malformed is passed over and a new trace begins, as the recommendation says
 //! (<https://www.w3.org/TR/trace-context/#traceparent-header>).
 
+use std::collections::BTreeMap;
 use std::fmt;
+
+use crate::envelope::digest;
+use crate::time::Timestamp;
 
 /// The attribute, header and metadata key of the trace and the span above.
 pub const TRACEPARENT: &str = "traceparent";
 /// The attribute, header and metadata key of what systems on the way have to say to themselves.
 pub const TRACESTATE: &str = "tracestate";
+
+/// Takes over what a request says of the trace that it belongs to, unless the message says so itself.
+pub fn inherit(
+    attributes: &mut BTreeMap<String, String>,
+    said: [(&'static str, Option<String>); 2],
+) {
+    if attributes.contains_key(TRACEPARENT) {
+        return;
+    }
+    for (name, value) in said {
+        attributes.extend(value.map(|value| (name.to_owned(), value)));
+    }
+}
 
 /// Length of a `traceparent` of version 00.
 const LENGTH: usize = 55;
@@ -51,6 +68,29 @@ impl TraceContext {
             span_id,
             sampled: flags & SAMPLED != 0,
         })
+    }
+
+    /// A new trace for an event. Its id follows from the event's, and from when it is published: the same id may
+    /// be given to another event later.
+    #[must_use]
+    pub fn begin(event_id: &str, now: Timestamp) -> Self {
+        let hash = |salt: &str| digest(salt, &[event_id], now.as_millis());
+        let trace_id = u128::from(hash("trace")) << 64 | u128::from(hash("event"));
+        Self {
+            trace_id: trace_id.max(1),
+            span_id: hash("root").max(1),
+            sampled: true,
+        }
+    }
+
+    /// A span of the same trace, whose id follows from what it is of.
+    #[must_use]
+    pub fn child(&self, what: &str, names: &[&str], number: u64) -> Self {
+        let number = number ^ self.span_id ^ self.trace_id as u64;
+        Self {
+            span_id: digest(what, names, number).max(1),
+            ..*self
+        }
     }
 
     /// The trace, as 32 hexadecimal digits.
@@ -98,6 +138,29 @@ mod tests {
             assert_eq!(text.len(), LENGTH);
             assert_eq!(TraceContext::parse(&text), Some(context));
         }
+    }
+
+    #[test]
+    fn ids_follow_from_what_they_are_of() {
+        let at = Timestamp::from_millis;
+        let trace = TraceContext::begin("a", at(1));
+        assert_eq!(trace, TraceContext::begin("a", at(1)));
+        let traces = [("a", 2), ("b", 1)].map(|(id, ms)| TraceContext::begin(id, at(ms)).trace_id);
+        assert!(!traces.contains(&trace.trace_id));
+        let children = [
+            ("deliver", ["x", "y"], 1),
+            ("process", ["x", "y"], 1),
+            ("deliver", ["xy", ""], 1),
+            ("deliver", ["x", "y"], 2),
+        ];
+        let mut ids = children.map(|(what, names, number)| {
+            let child = trace.child(what, &names, number);
+            assert_eq!(child, trace.child(what, &names, number));
+            assert_eq!((child.trace_id, child.sampled), (trace.trace_id, true));
+            child.span_id
+        });
+        ids.sort_unstable();
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "{ids:?}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod reader;
 mod receipts;
 mod settler;
 mod shared;
+mod spans;
 mod status;
 mod subscription;
 mod texts;
@@ -72,6 +73,7 @@ use self::shared::{Parts, Shared};
 use self::writer::{Asker, Pending, Writer};
 use crate::clock::Clock;
 use crate::metrics::{Metrics, PublishOutcome};
+use crate::otel::Tracer;
 use crate::policies::Policies;
 use crate::record::State;
 use crate::store::{Store, StoreError};
@@ -104,6 +106,8 @@ pub struct Foundation {
     pub policies: Policies,
     /// What counts.
     pub metrics: Arc<Metrics>,
+    /// What takes the spans of messages.
+    pub tracer: Tracer,
 }
 
 /// Owns the tasks of a bus.
@@ -122,6 +126,7 @@ impl Bus {
             keyring,
             policies,
             metrics,
+            tracer,
         } = foundation;
         let (queue, waiting) = mpsc::channel(config.publish.queue_max);
         let room = config.publish.queue_bytes_max.min(Semaphore::MAX_PERMITS);
@@ -132,6 +137,7 @@ impl Bus {
             keyring,
             policies,
             metrics,
+            tracer,
             clock,
         };
         let shared = Arc::new(Shared::new(parts));
@@ -159,13 +165,15 @@ impl Bus {
         let since = Instant::now();
         let now = (shared.clock)();
         let named = draft.id.is_some();
-        let message = match draft.into_message(now, &shared.config.limits, &shared.config.ttls) {
+        let mut message = match draft.into_message(now, &shared.config.limits, &shared.config.ttls)
+        {
             Ok(message) => message,
             Err(invalid) => {
                 return self.refuse(invalid.cause(), invalid.name(), invalid.to_string());
             }
         };
         let subject = message.subject(shared.symbol(&message.source));
+        let trace = spans::begin(shared, now, &mut message);
         let bytes = message.payload.len().max(1);
         let bytes = bytes.min(shared.config.publish.queue_bytes_max);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -178,6 +186,7 @@ impl Bus {
             subject,
             asker: Asker {
                 event: subject.id,
+                trace,
                 since,
                 priority: subject.priority,
                 reply,

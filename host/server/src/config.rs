@@ -24,6 +24,7 @@ use oona_core::policy::Kind;
 use oona_wasm::EngineConfig;
 
 use crate::bus::BusConfig;
+use crate::otel::TracingConfig;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::DEFAULT;
@@ -77,6 +78,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// What is told on the bus.
     pub telemetry: TelemetryConfig,
+    /// What of messages is told to a collector.
+    pub tracing: TracingConfig,
     /// Who may administer.
     pub access: AccessConfig,
     /// What is logged.

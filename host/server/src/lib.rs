@@ -27,6 +27,7 @@ pub mod latency;
 pub mod laws;
 pub mod metrics;
 pub mod native;
+pub mod otel;
 pub mod overview;
 pub mod policies;
 mod process;

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::journey;
 use super::shared::Shared;
+use super::spans;
 use super::subscription::{Delivery, DeliveryId, Nack, NotInFlight, SubscribeOptions};
 use crate::clock::Clock;
 use crate::latency::{Series, Stage};
@@ -383,6 +384,7 @@ impl Desk {
         };
         let id = DeliveryId(state.next_id);
         state.next_id += 1;
+        let trace = spans::delivered(&self.shared, now, &held, &self.group);
         let delivery = Delivery {
             id,
             stream: held.stream.clone(),
@@ -390,6 +392,7 @@ impl Desk {
             message: Arc::clone(message),
             redelivered: held.redelivered,
             deliveries: held.deliveries,
+            trace,
         };
         let before = state.in_flight.next_deadline();
         let (bytes, hash) = (held.bytes(), held.subject.id);
@@ -409,7 +412,9 @@ impl Desk {
             self.settle.notify_one();
         }
         let waited = now.since(Timestamp::from_millis(delivery.entry.ms));
-        self.shared.took_one(Stage::Delivery, &series, waited);
+        let trace_id = trace.map(|trace| trace.trace_id);
+        self.shared
+            .took_traced(Stage::Delivery, &series, waited, trace_id);
         self.shared.count_delivery(&delivery.stream, kind);
         journey::delivered(&self.shared, now, &self.group, &delivery, (hash, waited));
         Some(delivery)
@@ -461,7 +466,10 @@ impl Desk {
         };
         let series = Series::new(held.stream.clone(), held.subject.priority, outcome);
         let took = since.elapsed();
-        self.shared.took_one(Stage::Handler, &series, took);
+        let trace_id = spans::trace_of_held(&self.shared, &held);
+        self.shared
+            .took_traced(Stage::Handler, &series, took, trace_id);
+        spans::answered(&self.shared, now, &held, &self.group, (outcome, took));
         journey::answered(&self.shared, now, &self.group, &held, (outcome, took));
         self.tell_handler_breaker(&mut state.handler, now, permit, &verdict);
         state.verdicts.push((held, verdict));

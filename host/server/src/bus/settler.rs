@@ -13,12 +13,13 @@ use oona_core::dead_letter::{Circumstances, DeadLetter};
 use oona_core::envelope::Message;
 use oona_core::policy::{Failed, Failure, Fate, FateVerdict, Lookup};
 use oona_core::schedule::Backoff;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::desk::{Content, Desk, Held, Verdict, Work};
 use super::journey;
 use super::receipts::receipt;
 use super::shared::Shared;
+use super::spans;
 use super::texts::TextsOfSome;
 use crate::latency::{Series, Stage};
 use crate::metrics::Step as Settled;
@@ -84,6 +85,7 @@ impl Settler {
         let now = (self.shared.clock)();
         let fates = self.fates(now, &verdicts);
         let steps = self.steps(now, &verdicts, &fates);
+        let began = Instant::now();
         let mut failures = 0;
         // Whether an attempt may have been carried out whose answer was lost.
         let mut in_doubt = false;
@@ -110,7 +112,7 @@ impl Settler {
             let fate = if failed { fates.next() } else { None };
             // What is in doubt is counted: rather once too often than let go in silence.
             if confirmed || in_doubt {
-                self.count(settlement, settled, fate);
+                self.count(settlement, settled, fate, began);
             }
         }
         self.desk
@@ -260,6 +262,7 @@ impl Settler {
         settlement: &Settlement,
         settled: &(Held, Verdict),
         fate: Option<&(Fate, String)>,
+        began: Instant,
     ) {
         let (held, verdict) = settled;
         let step = match (&settlement.step, verdict) {
@@ -273,6 +276,7 @@ impl Settler {
         self.took(held, step);
         let follows = (&settlement.step, step);
         journey::settled(&self.shared, &self.desk.group, settled, follows, fate);
+        spans::settled(&self.shared, &self.desk.group, settled, step, began);
         if let Verdict::Failed {
             failure, detail, ..
         } = verdict
@@ -304,7 +308,9 @@ impl Settler {
         if step == Settled::Ack {
             let series = Series::new(held.stream.clone(), held.subject.priority, step.name());
             let took = (self.shared.clock)().since(issued_at);
-            self.shared.took_one(Stage::EndToEnd, &series, took);
+            let trace_id = spans::trace_of_held(&self.shared, held);
+            self.shared
+                .took_traced(Stage::EndToEnd, &series, took, trace_id);
         }
     }
 

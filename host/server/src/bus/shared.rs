@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::journeys::Journeys;
 use crate::latency::{Recording, Series, Stage};
 use crate::metrics::{Counter, DeliveryKind, Metrics, PublishOutcome, Step};
+use crate::otel::Tracer;
 use crate::policies::Policies;
 use crate::store::Store;
 use crate::sync::lock;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) policies: Policies,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) tracer: Tracer,
     pub(super) handles: Handles,
     pub(super) clock: Clock,
     /// Fires when the bus begins to shut down.
@@ -86,6 +88,7 @@ pub(super) struct Parts {
     pub(super) keyring: Option<Keyring>,
     pub(super) policies: Policies,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) tracer: Tracer,
     pub(super) clock: Clock,
 }
 
@@ -97,6 +100,7 @@ impl Shared {
             keyring,
             policies,
             metrics,
+            tracer,
             clock,
         } = parts;
         let board = Board::new(&config, |name| policies.symbols().intern(name));
@@ -124,6 +128,7 @@ impl Shared {
             store,
             policies,
             metrics,
+            tracer,
             handles,
             clock,
             keyring,
@@ -190,7 +195,18 @@ impl Shared {
 
     /// Records how long one message took.
     pub(super) fn took_one(&self, stage: Stage, series: &Series, latency: Duration) {
-        self.took(stage).record(series, latency);
+        self.took_traced(stage, series, latency, None);
+    }
+
+    /// Records how long one message took that may belong to a trace.
+    pub(super) fn took_traced(
+        &self,
+        stage: Stage,
+        series: &Series,
+        latency: Duration,
+        trace_id: Option<u128>,
+    ) {
+        self.took(stage).record_traced(series, latency, trace_id);
     }
 
     /// The nonces of every group.

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::admission::{Admitter, Ruling};
 use super::journey::{self, Decided};
 use super::shared::Shared;
+use super::spans::{self, PublishTrace};
 use crate::latency::{Series, Stage};
 use crate::metrics::PublishOutcome;
 use crate::store::{Append, Once, StoreError, Written};
@@ -47,6 +48,8 @@ pub(super) struct Pending {
 pub(super) struct Asker {
     /// Hash of the event id.
     pub(super) event: u64,
+    /// Its trace, if that is told.
+    pub(super) trace: Option<Box<PublishTrace>>,
     pub(super) since: Instant,
     pub(super) priority: Priority,
     pub(super) reply: oneshot::Sender<Outcome>,
@@ -168,6 +171,7 @@ impl Writer {
         record_decisions(shared, (began, took), &askers, rulings);
         let decided = Decided { now, began, took };
         journey::decided(shared, &self.admitter, decided, &messages, &askers);
+        spans::decided(shared, &self.admitter, decided, &askers);
         let pipeline = assemble(shared, permit, &messages, rulings, askers);
         if pipeline.appends.is_empty() && pipeline.refused.is_empty() {
             shared.publish_breaker().give_back(pipeline.permit);
@@ -370,7 +374,8 @@ fn answer(
                 let (stream, reason) = (shared.name(stream), shared.name(reason));
                 let accepted = PublishOutcome::Accepted.name();
                 let series = Series::new(Arc::clone(&stream), asker.priority, accepted);
-                took.push((series, elapsed));
+                spans::appended(shared, &asker, (&stream, id), append_took);
+                took.push((series, elapsed, spans::trace_of(&asker)));
                 let accepted = Outcome::Accepted {
                     stream,
                     id,
@@ -385,11 +390,11 @@ fn answer(
             Err(error) => unwritten(shared, asker, &error),
         }
     }
-    let all = took.iter().map(|(series, _)| series);
+    let all = took.iter().map(|(series, ..)| series);
     shared.took(Stage::Append).record_alike(all, append_took);
     let mut publish = shared.took(Stage::Publish);
-    for (series, elapsed) in &took {
-        publish.record(series, *elapsed);
+    for (series, elapsed, trace) in &took {
+        publish.record_traced(series, *elapsed, *trace);
     }
     drop(publish);
     tally.report(shared, now);
@@ -455,6 +460,7 @@ fn duplicate(shared: &Shared, asker: Asker, stream: Symbol, id: EntryId, note: &
         );
     };
     shared.metrics.publish_duplicates.inc();
+    spans::published(shared, &asker, &stream, None);
     ended(shared, &asker, stream, PublishOutcome::Accepted);
     asker.reply.send(first.again(id)).ok();
 }
@@ -493,6 +499,7 @@ fn reject(
     detail: String,
 ) {
     journey::rejected(shared, &asker, (cause, &reason, &detail));
+    spans::published(shared, &asker, &stream, Some(&reason));
     ended(shared, &asker, stream, PublishOutcome::Rejected);
     asker
         .reply

@@ -15,6 +15,7 @@ use super::{
     AccessConfig, Config, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig,
     RegistryConfig, ServerConfig, SigningConfig, StoreConfig, StoreKind, StoreUrl, TelemetryConfig,
 };
+use crate::otel::TracingConfig;
 
 /// Turns settings into the typed configuration.
 pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
@@ -31,6 +32,11 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
         },
         telemetry: TelemetryConfig {
             interval: Some(read.millis("telemetry.interval_ms")).filter(|period| !period.is_zero()),
+        },
+        tracing: TracingConfig {
+            otlp_endpoint: Some(read.text("tracing.otlp_endpoint")).filter(|url| !url.is_empty()),
+            sample_every: read.count_u64("tracing.sample_every"),
+            queue_max: read.count("tracing.queue_max"),
         },
         access: AccessConfig {
             tokens_file: read.path("access.tokens_file"),
