@@ -10,6 +10,7 @@ use oona::bus::{
 };
 use oona::clock::{self, Clock};
 use oona::metrics::Metrics;
+use oona::otel::Tracer;
 use oona::policies::{Policies, PolicyOptions};
 use oona::store::memory::MemoryStore;
 use oona::store::redis::RedisStore;
@@ -227,6 +228,7 @@ impl TestBus {
             keyring: Some(keyring(&setup.also_accept)),
             policies: policies(stand, &setup, &metrics),
             metrics,
+            tracer: Tracer::off(),
         };
         let (bus, tasks) = Bus::start(setup.config, foundation, Arc::clone(&stand.clock));
         Self { bus, tasks }

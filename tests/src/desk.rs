@@ -8,6 +8,7 @@ use oona::clock;
 use oona::decisions::DecisionLog;
 use oona::gates::{Gate, Trust};
 use oona::metrics::Metrics;
+use oona::otel::Tracer;
 use oona::policies::{Policies, PolicyOptions, StageStatus};
 use oona::registry::{
     Author, Outcome, Proposal, Registry, RegistryError, RegistryOptions, Use, Wanted, begin,
@@ -106,6 +107,7 @@ impl Desk {
             keyring: None,
             policies,
             metrics,
+            tracer: Tracer::off(),
         };
         let (bus, tasks) = Bus::start(bus, foundation, clock::system());
         let desk = Self {

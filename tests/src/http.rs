@@ -82,6 +82,17 @@ pub fn get_in_one_piece(address: SocketAddr, path: &str) -> Answer {
     ask(address, &format!("GET {path} HTTP/1.0\r\n"), &[])
 }
 
+/// Gets a path in a form, by its content type.
+///
+/// # Panics
+///
+/// If nothing answers.
+#[must_use]
+pub fn get_accepting(address: SocketAddr, path: &str, accept: &str) -> Answer {
+    let head = format!("GET {path} HTTP/1.1\r\naccept: {accept}\r\n");
+    ask(address, &head, &[])
+}
+
 /// Posts a body to a path.
 ///
 /// # Panics

@@ -182,6 +182,16 @@ fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
     })
 }
 
+/// A hash of texts, each told apart from the next, and a number.
+pub(crate) fn digest(text: &str, texts: &[&str], number: u64) -> u64 {
+    let all = std::iter::once(text).chain(texts.iter().copied());
+    let hash = all.fold(FNV_OFFSET, |hash, text| {
+        let length = text.len() as u64;
+        fnv1a(fnv1a(hash, &length.to_le_bytes()), text.as_bytes())
+    });
+    mix(fnv1a(hash, &number.to_le_bytes()))
+}
+
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): spreads the bits of FNV's result.
 fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

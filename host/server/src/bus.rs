@@ -18,6 +18,7 @@ mod desk;
 mod draft;
 mod housekeeping;
 mod inspect;
+mod journey;
 mod keeper;
 mod letters;
 mod memory;
@@ -25,6 +26,7 @@ mod reader;
 mod receipts;
 mod settler;
 mod shared;
+mod spans;
 mod status;
 mod subscription;
 mod texts;
@@ -57,6 +59,7 @@ pub use self::draft::Draft;
 pub use self::housekeeping::{
     HousekeepingConfig, HousekeepingReport, HousekeepingStatus, HousekeepingTotals, StreamRemovals,
 };
+pub use self::journey::{JourneyView, StepView};
 pub use self::letters::{
     DeadLetterView, Found, LetterError, LettersMeant, Original, Redriven, Stroll,
 };
@@ -71,6 +74,7 @@ use self::shared::{Parts, Shared};
 use self::writer::{Asker, Pending, Writer};
 use crate::clock::Clock;
 use crate::metrics::{Metrics, PublishOutcome};
+use crate::otel::Tracer;
 use crate::policies::Policies;
 use crate::record::State;
 use crate::store::{Store, StoreError};
@@ -103,6 +107,8 @@ pub struct Foundation {
     pub policies: Policies,
     /// What counts.
     pub metrics: Arc<Metrics>,
+    /// What takes the spans of messages.
+    pub tracer: Tracer,
 }
 
 /// Owns the tasks of a bus.
@@ -121,6 +127,7 @@ impl Bus {
             keyring,
             policies,
             metrics,
+            tracer,
         } = foundation;
         let (queue, waiting) = mpsc::channel(config.publish.queue_max);
         let room = config.publish.queue_bytes_max.min(Semaphore::MAX_PERMITS);
@@ -131,6 +138,7 @@ impl Bus {
             keyring,
             policies,
             metrics,
+            tracer,
             clock,
         };
         let shared = Arc::new(Shared::new(parts));
@@ -158,13 +166,15 @@ impl Bus {
         let since = Instant::now();
         let now = (shared.clock)();
         let named = draft.id.is_some();
-        let message = match draft.into_message(now, &shared.config.limits, &shared.config.ttls) {
+        let mut message = match draft.into_message(now, &shared.config.limits, &shared.config.ttls)
+        {
             Ok(message) => message,
             Err(invalid) => {
                 return self.refuse(invalid.cause(), invalid.name(), invalid.to_string());
             }
         };
         let subject = message.subject(shared.symbol(&message.source));
+        let trace = spans::begin(shared, now, &mut message);
         let bytes = message.payload.len().max(1);
         let bytes = bytes.min(shared.config.publish.queue_bytes_max);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -176,6 +186,8 @@ impl Bus {
             named,
             subject,
             asker: Asker {
+                event: subject.id,
+                trace,
                 since,
                 priority: subject.priority,
                 reply,

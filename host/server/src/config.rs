@@ -25,6 +25,7 @@ use oona_core::policy::Kind;
 use oona_wasm::EngineConfig;
 
 use crate::bus::BusConfig;
+use crate::otel::TracingConfig;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::DEFAULT;
@@ -80,6 +81,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// How dead letters are audited.
     pub audit: AuditConfig,
+    /// What of messages is told to a collector.
+    pub tracing: TracingConfig,
     /// Who may administer.
     pub access: AccessConfig,
     /// What is logged.

@@ -31,6 +31,7 @@ use crate::bus::{Bus, BusConfig, BusTasks, ConsumeConfig, DeadLetterView, Founda
 use crate::chain::chain;
 use crate::clock;
 use crate::metrics::Metrics;
+use crate::otel::Tracer;
 use crate::policies::{ActivateError, ActivationReport, Policies, PolicyOptions, PolicyStatus};
 use crate::store::StoreError;
 use crate::store::memory::MemoryStore;
@@ -166,6 +167,7 @@ async fn open(components: &Components) -> Result<(Bus, BusTasks), DemoError> {
         keyring: Some(Keyring::new(&secret, &[])),
         policies,
         metrics,
+        tracer: Tracer::off(),
     };
     Ok(Bus::start(config, foundation, clock::system()))
 }

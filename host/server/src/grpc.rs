@@ -13,6 +13,7 @@ mod subscribe;
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
+use oona_core::trace_context::{self, TRACEPARENT, TRACESTATE};
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -73,9 +74,18 @@ impl proto::bus_server::Bus for BusService {
         &self,
         request: Request<proto::PublishRequest>,
     ) -> Result<Response<proto::PublishResponse>, Status> {
-        publish::one(&self.bus, request.into_inner())
-            .await
-            .map(Response::new)
+        let said = |name| {
+            request
+                .metadata()
+                .get(name)?
+                .to_str()
+                .ok()
+                .map(str::to_owned)
+        };
+        let carried = [TRACEPARENT, TRACESTATE].map(|name| (name, said(name)));
+        let mut request = request.into_inner();
+        trace_context::inherit(&mut request.attributes, carried);
+        publish::one(&self.bus, request).await.map(Response::new)
     }
 
     type PublishStreamStream = BoxStream<'static, Result<proto::PublishResponse, Status>>;

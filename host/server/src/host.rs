@@ -11,7 +11,7 @@ mod registry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::{fs, io};
+use std::{env, fs, io};
 
 use oona_core::signing::Keyring;
 use tokio::task::JoinHandle;
@@ -28,6 +28,7 @@ use crate::gates::Trust;
 use crate::grpc::{self, AdminOptions, GrpcLimits};
 use crate::http;
 use crate::metrics::Metrics;
+use crate::otel::{self, Tracer};
 use crate::policies::Policies;
 use crate::registry::begin;
 use crate::server::Port;
@@ -103,6 +104,8 @@ pub struct Host {
     auditing: Option<JoinHandle<()>>,
     /// Writes the decision log; ends when all who decide have ended.
     recording: Option<JoinHandle<()>>,
+    /// Sends spans to the collector; ends when all who make some have ended.
+    sending: Option<JoinHandle<()>>,
 }
 
 impl Host {
@@ -142,11 +145,13 @@ impl Host {
         let registry = registry::registry(&config, &store, &policies, &trust);
         let port = open(&config).await?;
         let signed = keyring.is_some();
+        let (tracer, sending) = tracing_of(&config, &metrics)?;
         let foundation = Foundation {
             store,
             keyring,
             policies: policies.clone(),
             metrics,
+            tracer,
         };
         let (bus, tasks) = Bus::start(config.bus.clone(), foundation, clock::system());
         let stop = CancellationToken::new();
@@ -182,6 +187,7 @@ impl Host {
             telling,
             auditing,
             recording,
+            sending,
         })
     }
 
@@ -264,6 +270,13 @@ impl Host {
         for task in others.into_iter().flatten() {
             finished &= timeout_at(deadline, task).await.is_ok();
         }
+        if let Some(mut sending) = self.sending {
+            // What a collector does not take in time is lost, and no reason to say that messages are.
+            let last = Instant::now() + otel::EXPORT_TIME_MAX;
+            if timeout_at(last, &mut sending).await.is_err() {
+                sending.abort();
+            }
+        }
         if let Some(path) = &self.config.server.port_file {
             // Whoever reads it later must not be led to a port of somebody else.
             drop(fs::remove_file(path));
@@ -290,6 +303,28 @@ pub(crate) fn policies_at_start(
         metrics: &Arc::new(Metrics::new()),
     };
     policies::load(config, &base)
+}
+
+/// What takes spans, and what sends them to the collector, if there is one.
+fn tracing_of(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<(Tracer, Option<JoinHandle<()>>), ConfigError> {
+    let mut told = config.tracing.clone();
+    let variables = otel::ENDPOINT_VARIABLES.into_iter();
+    let mut said = variables.filter_map(|name| env::var(name).ok());
+    told.otlp_endpoint = told
+        .otlp_endpoint
+        .or_else(|| said.find(|value| !value.is_empty()));
+    let started = otel::start(&told, &config.bus.host, metrics);
+    let (tracer, sending) = started.map_err(|error| {
+        let hint = "use for instance http://127.0.0.1:4317";
+        config.refusal(
+            &["tracing", "otlp_endpoint"],
+            format!("{}; {hint}", chain(&error)),
+        )
+    })?;
+    Ok((tracer, sending.map(|sending| tokio::spawn(sending))))
 }
 
 fn not_watched(error: &WatchError) {

@@ -11,6 +11,7 @@
 //! | `GET /v1/dead-letters/audit` | what the dead letters are, from a sample, and whether more come than usual |
 //! | `GET /debug/queues` | every stream: depth, groups, the oldest message, the last five minutes |
 //! | `GET /debug/breakers` | every breaker and the mode, with the reason |
+//! | `GET /debug/trace/ID` | what happened to the message of this event id |
 //! | `GET /debug/memory` | what the process holds, and what bounds it |
 //!
 //! A publish must name its content type, `application/json` or `application/x-protobuf`, so that a
@@ -44,6 +45,7 @@ pub fn router(bus: Bus, access: Access) -> Router {
         .route("/debug/queues", get(look::queues))
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))
+        .route("/debug/trace/{*event_id}", get(look::journey))
         .layer(from_fn_with_state((access, Right::ReadBus), look::guard));
     Router::new()
         .route("/v1/publish", post(publish::publish))

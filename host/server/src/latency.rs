@@ -5,6 +5,8 @@
 //! one another is mostly of one series, and a whole pipeline is recorded under one lock. `oona bench
 //! publish` says how much that is of a publish.
 
+mod exemplars;
+
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use serde::{Deserialize, Serialize};
 
+use self::exemplars::{Exemplars, Notes};
 use crate::sync::lock;
 
 /// Upper bounds of latencies in the exposition, in µs. They hold every bound that the service levels
@@ -154,7 +157,14 @@ pub fn no_span(name: &str) -> String {
     format!("there is no span `{name}`; choose one of {known}")
 }
 
-type Table = Vec<(Series, Rolling)>;
+/// What was recorded of one series.
+#[derive(Debug, Default)]
+struct Recorded {
+    values: Rolling,
+    exemplars: Option<Box<Exemplars>>,
+}
+
+type Table = Vec<(Series, Recorded)>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -173,6 +183,16 @@ impl Recording<'_> {
     /// Records one that ended now.
     pub fn record(&mut self, series: &Series, latency: Duration) {
         self.record_many(series, latency, 1);
+    }
+
+    /// Records one that ended now, and the trace that it belongs to if that is told: the last of each bucket
+    /// is its exemplar.
+    pub fn record_traced(&mut self, series: &Series, latency: Duration, trace_id: Option<u128>) {
+        self.record(series, latency);
+        let Some(trace_id) = trace_id else { return };
+        let recorded = &mut self.table[self.last].1;
+        let exemplars = recorded.exemplars.get_or_insert_default();
+        exemplars.record(self.now, latency, trace_id);
     }
 
     /// Records one and the same of each of these.
@@ -199,15 +219,16 @@ impl Recording<'_> {
     }
 
     fn record_many(&mut self, series: &Series, latency: Duration, count: u64) {
-        let is_here = |(known, _): &(Series, Rolling)| known.is(series);
+        let is_here = |(known, _): &(Series, Recorded)| known.is(series);
         if !self.table.get(self.last).is_some_and(is_here) {
             let found = self.table.iter().position(is_here);
             self.last = found.unwrap_or_else(|| {
-                self.table.push((series.clone(), Rolling::default()));
+                self.table.push((series.clone(), Recorded::default()));
                 self.table.len() - 1
             });
         }
-        self.table[self.last].1.record(self.now, latency, count);
+        let recorded = &mut self.table[self.last].1;
+        recorded.values.record(self.now, latency, count);
     }
 }
 
@@ -230,8 +251,8 @@ impl Latencies {
     pub fn list(&self, now: Timestamp, span: Span) -> Vec<LatencyStatus> {
         let mut list = Vec::new();
         for stage in Stage::ALL {
-            for (series, rolling) in &*self.table(stage) {
-                let summary = rolling.summary(now, span);
+            for (series, recorded) in &*self.table(stage) {
+                let summary = recorded.values.summary(now, span);
                 if summary.count > 0 {
                     list.push(LatencyStatus {
                         stage,
@@ -255,14 +276,37 @@ impl Latencies {
         wanted: impl Fn(&Series) -> bool,
     ) -> Summary {
         let mut sum = histogram();
-        for (_, rolling) in self
+        for (_, recorded) in self
             .table(stage)
             .iter()
             .filter(|(series, _)| wanted(series))
         {
-            rolling.add_to(&mut sum, now, span);
+            recorded.values.add_to(&mut sum, now, span);
         }
         summary(&sum)
+    }
+}
+
+impl Latencies {
+    /// Writes a trace id beside each bucket of an exposition that one fell into: as OpenMetrics has it, and no other
+    /// format.
+    #[must_use]
+    pub fn with_exemplars(&self, exposition: String) -> String {
+        let mut notes = Notes::default();
+        for stage in Stage::ALL {
+            let name = format!("oona_{}_bucket", stage.metric().0);
+            for (series, recorded) in &*self.table(stage) {
+                let Some(exemplars) = &recorded.exemplars else {
+                    continue;
+                };
+                let (stream, priority) = (&series.stream, series.priority.name());
+                let outcome = series.outcome;
+                let labels =
+                    format!("stream=\"{stream}\",priority=\"{priority}\",outcome=\"{outcome}\"");
+                notes.add(&name, &labels, exemplars);
+            }
+        }
+        notes.write(exposition)
     }
 }
 
@@ -273,13 +317,13 @@ impl Collector for Latencies {
             let (name, help) = stage.metric();
             let kind = MetricType::Histogram;
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for (series, rolling) in &*self.table(stage) {
+            for (series, recorded) in &*self.table(stage) {
                 let labels: [(&str, Cow<'_, str>); 3] = [
                     ("stream", Cow::Borrowed(&*series.stream)),
                     ("priority", series.priority.name().into()),
                     ("outcome", series.outcome.into()),
                 ];
-                let (counts, sum) = rolling.buckets(&bounds);
+                let (counts, sum) = recorded.values.buckets(&bounds);
                 let upper = bounds
                     .iter()
                     .map(Duration::as_secs_f64)

@@ -130,6 +130,8 @@ pub struct Metrics {
     pub group_size: Histogram,
     /// Publishes that were answered with the outcome of an earlier one of the same event id.
     pub publish_duplicates: Counter,
+    /// Spans that the collector has taken.
+    pub spans_sent: Counter,
     /// Publishes that backpressure sent to another stream than routing had.
     pub publish_rerouted: Counter,
     /// Nonces that there was no room for: their messages were not delivered.
@@ -205,6 +207,7 @@ impl Metrics {
                 "publish_rerouted",
                 "Publishes that backpressure sent to another stream than routing had",
             ),
+            spans_sent: t.counter("spans_sent", "Spans that the collector has taken"),
             publish_duplicates: t.counter(
                 "publish_duplicates",
                 "Publishes answered with the outcome of an earlier one of the same event id",
@@ -250,6 +253,14 @@ impl Metrics {
         self.publishing
             .broadcasts
             .get_or_create_owned(&[("outcome", outcome.into())])
+    }
+
+    /// `oona_spans_lost_total{reason}`: `queue-full` or `not-taken`.
+    #[must_use]
+    pub fn spans_lost(&self, reason: &'static str) -> Counter {
+        self.publishing
+            .spans_lost
+            .get_or_create_owned(&[("reason", reason.into())])
     }
 
     /// `oona_deliveries_total{stream,kind}`.
@@ -525,7 +536,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("writing to a string does not fail");
-        out
+        self.latencies.with_exemplars(out)
     }
 }
 

@@ -26,6 +26,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::ask::Answered;
 use self::ask::Asking;
 pub use self::ask::{Asker, Pool};
 use self::builtin::built_in;

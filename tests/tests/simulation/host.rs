@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use oona::bus::{Bus, BusTasks, Foundation};
 use oona::metrics::{Metrics, Step};
+use oona::otel::Tracer;
 use oona::policies::{Policies, PolicyOptions};
 use oona::store::memory::MemoryStore;
 use oona_core::policy::Kind;
@@ -166,6 +167,7 @@ impl Host {
             keyring: Some(keyring()),
             policies,
             metrics: Arc::clone(&metrics),
+            tracer: Tracer::off(),
         };
         let (bus, tasks) = Bus::start(config, foundation, link.clock());
         Self {

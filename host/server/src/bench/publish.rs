@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use oona_core::Timestamp;
+use oona_core::journey::{Step, Visitor, What};
 use oona_core::outcome::Outcome;
 use oona_core::policy::Priority;
 use tokio::sync::mpsc;
@@ -12,6 +13,7 @@ use tonic::transport::Channel;
 use super::report::Samples;
 use super::{BenchError, MESSAGE_TYPE, STREAM, draft, payload};
 use crate::bus::{Bus, PendingOutcome};
+use crate::journeys::{Journeys, JourneysConfig};
 use crate::latency::{Latencies, Series, Stage};
 use crate::proto::bus_client::BusClient;
 use crate::proto::publish_response::Outcome as Answer;
@@ -47,11 +49,13 @@ pub(super) async fn embedded(
     Ok(())
 }
 
-/// ns that it takes to record the four latencies of a publish, as the writer records those of a pipeline.
+/// ns that it takes to record the four latencies of a publish and to note its journey, as the writer does of a
+/// pipeline.
 fn recording() -> f64 {
     const PIPELINE: u32 = 256;
     const PIPELINES: u32 = 200;
     let latencies = Latencies::default();
+    let journeys = Journeys::new(JourneysConfig::default());
     let series = Series::new(STREAM.into(), Priority::Normal, "accepted");
     let all = vec![series; PIPELINE as usize];
     let begun = Instant::now();
@@ -67,8 +71,34 @@ fn recording() -> f64 {
         for stage in [Stage::Policy, Stage::Append] {
             latencies.of(stage, now).record_alike(&all, took(0));
         }
+        journeys.offer(now, PIPELINE as usize);
+        for number in 0..PIPELINE {
+            note(&journeys, now, u64::from(pipeline * PIPELINE + number));
+        }
     }
     begun.elapsed().as_nanos() as f64 / f64::from(PIPELINE * PIPELINES)
+}
+
+/// Notes the steps of a publish, if it is one that is followed.
+fn note(journeys: &Journeys, now: Timestamp, number: u64) {
+    // Spread as the hashes of event ids are: by the golden ratio.
+    let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    if journeys.wants(hash) {
+        let id = number.to_string();
+        let visitor = Visitor {
+            hash,
+            id: &id,
+            trace_id: None,
+            troubled: false,
+        };
+        journeys.visit(now, &visitor, |journey| {
+            for what in [What::Publish, What::Queue, What::Policy] {
+                journey.add(Step::new(now, what, format!("message {number}")));
+            }
+        });
+    }
+    let append = || Step::new(now, What::Append, format!("message {number}"));
+    journeys.add(hash, append);
 }
 
 /// One after the other, in this process.

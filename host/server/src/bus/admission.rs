@@ -13,7 +13,7 @@ use oona_core::symbols::Symbol;
 
 use super::shared::Shared;
 use super::texts::{Subset, Texts};
-use crate::policies::Asker;
+use crate::policies::{Answered, Asker};
 
 /// What follows for one message of a group.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub(super) enum Ruling {
         reason: Symbol,
         lane: Lane,
         pressure: f32,
+        /// Whether backpressure sent it elsewhere than routing.
+        rerouted: bool,
     },
     /// It is refused.
     Refuse {
@@ -44,6 +46,8 @@ pub(super) struct Admitter {
     candidates: Vec<Candidate>,
     admissions: Vec<Admission>,
     rulings: Vec<Ruling>,
+    /// Who gave the routes and the admissions.
+    answered: [Option<Answered>; 2],
 }
 
 impl Admitter {
@@ -56,7 +60,41 @@ impl Admitter {
             candidates: Vec::new(),
             admissions: Vec::new(),
             rulings: Vec::new(),
+            answered: [None, None],
         }
+    }
+
+    /// What was ruled on each message of the last group.
+    pub(super) fn rulings(&self) -> &[Ruling] {
+        &self.rulings
+    }
+
+    /// Why a message of the last group was ruled on like this, and by whom.
+    pub(super) fn explain(&self, index: usize) -> String {
+        let [routed, admitted] = &self.answered;
+        let by = |answered: &Option<Answered>, index| {
+            let by = answered.as_ref().map(|answered| answered.by(index));
+            by.map_or_else(String::new, |version| version.label())
+        };
+        let name = |symbol| self.shared.name(symbol);
+        let routing = by(routed, index);
+        let (stream, reason) = match self.routes.get(index) {
+            Some(Route::To { stream, reason }) => (name(*stream), name(*reason)),
+            Some(Route::Reject { reason }) => {
+                return format!("refused: `{}` by {routing}", name(*reason));
+            }
+            None => return String::new(),
+        };
+        let before = self.routes.iter().take(index);
+        let asked = before
+            .filter(|route| matches!(route, Route::To { .. }))
+            .count();
+        let admitted = by(admitted, asked);
+        let (verdict, why) = match self.admissions.get(asked) {
+            Some(admission) => (in_words(admission.verdict), name(admission.reason)),
+            None => return String::new(),
+        };
+        format!("to `{stream}`: `{reason}` by {routing}; {verdict}: `{why}` by {admitted}")
     }
 
     /// Rules on each message, in order, and hands the messages back.
@@ -65,10 +103,11 @@ impl Admitter {
         now: Timestamp,
         messages: Vec<Message>,
         subjects: &[Subject],
-    ) -> (Vec<Message>, &[Ruling]) {
+    ) -> Vec<Message> {
         let texts = Arc::new(Texts(messages));
         let lookup: Arc<dyn Lookup> = texts.clone();
-        self.routing
+        let routed_by = self
+            .routing
             .ask(now, &(), subjects, &lookup, &mut self.routes);
         let routed = self.candidates(now, subjects);
         let state = self.shared.board().bus_state();
@@ -80,13 +119,15 @@ impl Admitter {
                 indices: routed,
             })
         };
-        self.backpressure
-            .ask(now, &state, &self.candidates, &text, &mut self.admissions);
+        let admitted_by =
+            self.backpressure
+                .ask(now, &state, &self.candidates, &text, &mut self.admissions);
         drop(text);
+        self.answered = [routed_by, admitted_by];
         self.conclude(now);
         // A sandbox that is being taken down may hold the batch a moment longer.
         let texts = Arc::try_unwrap(texts).unwrap_or_else(|held| Texts(held.0.clone()));
-        (texts.0, &self.rulings)
+        texts.0
     }
 
     /// Makes the candidates of this group; answers with their positions in it.
@@ -164,6 +205,7 @@ fn ruling(
             reason,
             lane,
             pressure,
+            rerouted: stream != candidate.stream,
         }
     };
     let refuse = |retry_after_ms: u32| Ruling::Refuse {
@@ -177,5 +219,14 @@ fn ruling(
         AdmissionVerdict::Reroute { stream } => write(stream, reason),
         AdmissionVerdict::Defer { retry_after_ms }
         | AdmissionVerdict::Reject { retry_after_ms } => refuse(retry_after_ms),
+    }
+}
+
+const fn in_words(verdict: AdmissionVerdict) -> &'static str {
+    match verdict {
+        AdmissionVerdict::Admit => "admitted",
+        AdmissionVerdict::Reroute { .. } => "rerouted",
+        AdmissionVerdict::Defer { .. } => "deferred",
+        AdmissionVerdict::Reject { .. } => "rejected",
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::Bus;
 use super::draft::Draft;
+use super::journey;
 use super::shared::Shared;
 use super::subscription::GROUP_BYTES_MAX;
 use crate::metrics::PublishOutcome;
@@ -153,6 +154,7 @@ async fn send(shared: &Shared, broadcast: Broadcast) -> Result<BroadcastReport, 
     let began = Instant::now();
     let record = shared.record(&message);
     let entry = write(shared, record).await?;
+    journey::broadcast(shared, &message, (now, began.elapsed()), entry);
     let mut waiting = Waiting::new(entry, &groups, &existing);
     watch(
         shared,

@@ -10,6 +10,7 @@ use oona_core::limits::PublishLimits;
 use serde::Serialize;
 
 use super::housekeeping::HousekeepingConfig;
+use crate::journeys::JourneysConfig;
 use crate::store::StreamName;
 
 /// Configuration of a [`Bus`](super::Bus).
@@ -47,6 +48,8 @@ pub struct BusConfig {
     pub housekeeping_interval: Duration,
     /// What a round removes.
     pub housekeeping: HousekeepingConfig,
+    /// Of how many messages the journey is held.
+    pub journeys: JourneysConfig,
     /// Name of this host, the start of its consumer names. Made unique by a random suffix, so two
     /// hosts of the same name never share a consumer.
     pub host: String,
@@ -74,6 +77,7 @@ impl Default for BusConfig {
             sample_interval: Duration::from_millis(100),
             housekeeping_interval: Duration::from_secs(100),
             housekeeping: HousekeepingConfig::default(),
+            journeys: JourneysConfig::default(),
             host: "oona".to_owned(),
         }
     }

@@ -22,7 +22,9 @@ use oona_core::policy::{Failure, Subject};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::journey;
 use super::shared::Shared;
+use super::spans;
 use super::subscription::{Delivery, DeliveryId, Nack, NotInFlight, SubscribeOptions};
 use crate::clock::Clock;
 use crate::latency::{Series, Stage};
@@ -382,6 +384,7 @@ impl Desk {
         };
         let id = DeliveryId(state.next_id);
         state.next_id += 1;
+        let trace = spans::delivered(&self.shared, now, &held, &self.group);
         let delivery = Delivery {
             id,
             stream: held.stream.clone(),
@@ -389,9 +392,10 @@ impl Desk {
             message: Arc::clone(message),
             redelivered: held.redelivered,
             deliveries: held.deliveries,
+            trace,
         };
         let before = state.in_flight.next_deadline();
-        let bytes = held.bytes();
+        let (bytes, hash) = (held.bytes(), held.subject.id);
         let kind = if held.redelivered {
             DeliveryKind::Redelivered
         } else {
@@ -408,8 +412,11 @@ impl Desk {
             self.settle.notify_one();
         }
         let waited = now.since(Timestamp::from_millis(delivery.entry.ms));
-        self.shared.took_one(Stage::Delivery, &series, waited);
+        let trace_id = trace.map(|trace| trace.trace_id);
+        self.shared
+            .took_traced(Stage::Delivery, &series, waited, trace_id);
         self.shared.count_delivery(&delivery.stream, kind);
+        journey::delivered(&self.shared, now, &self.group, &delivery, (hash, waited));
         Some(delivery)
     }
 
@@ -458,8 +465,12 @@ impl Desk {
             Verdict::Skip | Verdict::Release => "released",
         };
         let series = Series::new(held.stream.clone(), held.subject.priority, outcome);
+        let took = since.elapsed();
+        let trace_id = spans::trace_of_held(&self.shared, &held);
         self.shared
-            .took_one(Stage::Handler, &series, since.elapsed());
+            .took_traced(Stage::Handler, &series, took, trace_id);
+        spans::answered(&self.shared, now, &held, &self.group, (outcome, took));
+        journey::answered(&self.shared, now, &self.group, &held, (outcome, took));
         self.tell_handler_breaker(&mut state.handler, now, permit, &verdict);
         state.verdicts.push((held, verdict));
     }

@@ -9,6 +9,7 @@ use oona_core::signing::VerifyError;
 use serde::Serialize;
 
 use super::Bus;
+use super::journey;
 use super::shared::Shared;
 use crate::store::{StoreError, StreamName};
 
@@ -316,6 +317,7 @@ impl Bus {
         let letter = read(shared, &entry)?;
         let to = self.destination(id, to.unwrap_or(&letter.circumstances.stream))?;
         let elsewhere = *to != *letter.circumstances.stream;
+        let message = letter.message().cloned();
         let mut restored = letter.restored();
         if let Restored::Message(message) = &mut restored
             && elsewhere
@@ -325,10 +327,14 @@ impl Bus {
         }
         let fields = fields(shared, restored);
         let from = &shared.config.streams.dead_letter;
+        let asked = (shared.clock)();
         let moved = shared.store.redrive(from, id, &to, &fields).await;
         let moved = moved.map_err(|source| LetterError::Store { id, source })?;
         let new = moved.ok_or(LetterError::Gone(id))?;
         shared.metrics.dead_letters_removed("redriven").inc();
+        if let Some(message) = message {
+            journey::redriven(shared, asked, &message, (&to, new));
+        }
         tracing::info!(dead_letter = %id, stream = %to, entry = %new, "redriven");
         Ok(Redriven {
             stream: to,

@@ -13,11 +13,13 @@ use oona_core::dead_letter::{Circumstances, DeadLetter};
 use oona_core::envelope::Message;
 use oona_core::policy::{Failed, Failure, Fate, FateVerdict, Lookup};
 use oona_core::schedule::Backoff;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::desk::{Content, Desk, Held, Verdict, Work};
+use super::journey;
 use super::receipts::receipt;
 use super::shared::Shared;
+use super::spans;
 use super::texts::TextsOfSome;
 use crate::latency::{Series, Stage};
 use crate::metrics::Step as Settled;
@@ -80,7 +82,10 @@ impl Settler {
 
     /// Settles some verdicts. `false` if the bus would wait no longer.
     async fn settle(&self, verdicts: Vec<(Held, Verdict)>) -> bool {
-        let steps = self.steps((self.shared.clock)(), &verdicts);
+        let now = (self.shared.clock)();
+        let fates = self.fates(now, &verdicts);
+        let steps = self.steps(now, &verdicts, &fates);
+        let began = Instant::now();
         let mut failures = 0;
         // Whether an attempt may have been carried out whose answer was lost.
         let mut in_doubt = false;
@@ -101,11 +106,13 @@ impl Settler {
                 }
             }
         };
-        for ((settlement, (held, verdict)), confirmed) in steps.iter().zip(&verdicts).zip(confirmed)
-        {
+        let mut fates = fates.iter();
+        for ((settlement, settled), confirmed) in steps.iter().zip(&verdicts).zip(confirmed) {
+            let failed = matches!(settled.1, Verdict::Failed { .. });
+            let fate = if failed { fates.next() } else { None };
             // What is in doubt is counted: rather once too often than let go in silence.
             if confirmed || in_doubt {
-                self.count(settlement, held, verdict);
+                self.count(settlement, settled, fate, began);
             }
         }
         self.desk
@@ -114,9 +121,13 @@ impl Settler {
     }
 
     /// What each verdict means for the store.
-    fn steps(&self, now: Timestamp, verdicts: &[(Held, Verdict)]) -> Vec<Settlement> {
-        let fates = self.fates(now, verdicts);
-        let mut fates = fates.into_iter();
+    fn steps(
+        &self,
+        now: Timestamp,
+        verdicts: &[(Held, Verdict)],
+        fates: &[(Fate, String)],
+    ) -> Vec<Settlement> {
+        let mut fates = fates.iter();
         let step = |(held, verdict): &(Held, Verdict)| {
             let step = match verdict {
                 Verdict::Ack | Verdict::Skip => Step::Ack,
@@ -124,7 +135,7 @@ impl Settler {
                 Verdict::Failed {
                     failure, detail, ..
                 } => match fates.next() {
-                    Some(fate) => self.failed(now, held, (*failure, detail), fate),
+                    Some((fate, by)) => self.failed(now, held, (*failure, detail), (*fate, by)),
                     None => unreachable!("a policy answers every question, or its fail-safe does"),
                 },
             };
@@ -196,7 +207,7 @@ impl Settler {
         now: Timestamp,
         held: &Held,
         (failure, detail): (Failure, &str),
-        (fate, policy): (Fate, String),
+        (fate, policy): (Fate, &str),
     ) -> Step {
         let class = match (fate.verdict, &held.content) {
             (FateVerdict::Discard, _) => return Step::Ack,
@@ -228,7 +239,7 @@ impl Settler {
             group: self.desk.group.to_string(),
             first_failed_at,
             at: now,
-            policy,
+            policy: policy.to_owned(),
         };
         let letter = match &held.content {
             Content::Message(message) => {
@@ -246,7 +257,14 @@ impl Settler {
         }
     }
 
-    fn count(&self, settlement: &Settlement, held: &Held, verdict: &Verdict) {
+    fn count(
+        &self,
+        settlement: &Settlement,
+        settled: &(Held, Verdict),
+        fate: Option<&(Fate, String)>,
+        began: Instant,
+    ) {
+        let (held, verdict) = settled;
         let step = match (&settlement.step, verdict) {
             (_, Verdict::Skip) => return,
             (Step::Ack, Verdict::Failed { .. }) => Settled::Discard,
@@ -256,6 +274,9 @@ impl Settler {
         };
         self.shared.count_settled(&held.stream, step);
         self.took(held, step);
+        let follows = (&settlement.step, step);
+        journey::settled(&self.shared, &self.desk.group, settled, follows, fate);
+        spans::settled(&self.shared, &self.desk.group, settled, step, began);
         if let Verdict::Failed {
             failure, detail, ..
         } = verdict
@@ -287,7 +308,9 @@ impl Settler {
         if step == Settled::Ack {
             let series = Series::new(held.stream.clone(), held.subject.priority, step.name());
             let took = (self.shared.clock)().since(issued_at);
-            self.shared.took_one(Stage::EndToEnd, &series, took);
+            let trace_id = spans::trace_of_held(&self.shared, held);
+            self.shared
+                .took_traced(Stage::EndToEnd, &series, took, trace_id);
         }
     }
 

@@ -25,8 +25,10 @@ use super::board::Board;
 use super::controls::BreakerStatus;
 use super::housekeeping::HousekeepingStatus;
 use crate::clock::Clock;
+use crate::journeys::Journeys;
 use crate::latency::{Recording, Series, Stage};
 use crate::metrics::{Counter, DeliveryKind, Metrics, PublishOutcome, Step};
+use crate::otel::Tracer;
 use crate::policies::Policies;
 use crate::store::Store;
 use crate::sync::lock;
@@ -40,6 +42,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) policies: Policies,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) tracer: Tracer,
     pub(super) handles: Handles,
     pub(super) clock: Clock,
     /// Fires when the bus begins to shut down.
@@ -57,6 +60,8 @@ pub(super) struct Shared {
     pub(super) broadcasts: Semaphore,
     /// Number of the next subscription, part of its consumer name.
     pub(super) subscriptions: AtomicU64,
+    /// What happened to messages, for whoever asks.
+    pub(super) journeys: Journeys,
     keyring: Option<Keyring>,
     board: Mutex<Board>,
     publish_breaker: Mutex<Breaker>,
@@ -83,6 +88,7 @@ pub(super) struct Parts {
     pub(super) keyring: Option<Keyring>,
     pub(super) policies: Policies,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) tracer: Tracer,
     pub(super) clock: Clock,
 }
 
@@ -94,6 +100,7 @@ impl Shared {
             keyring,
             policies,
             metrics,
+            tracer,
             clock,
         } = parts;
         let board = Board::new(&config, |name| policies.symbols().intern(name));
@@ -114,12 +121,14 @@ impl Shared {
             store_up: AtomicBool::new(false),
             rounds: tokio::sync::Mutex::default(),
             housekeeping: Mutex::default(),
+            journeys: Journeys::new(config.journeys),
             broadcasts: Semaphore::new(config.broadcast.under_way_max),
             subscriptions: AtomicU64::new(0),
             config,
             store,
             policies,
             metrics,
+            tracer,
             handles,
             clock,
             keyring,
@@ -186,7 +195,18 @@ impl Shared {
 
     /// Records how long one message took.
     pub(super) fn took_one(&self, stage: Stage, series: &Series, latency: Duration) {
-        self.took(stage).record(series, latency);
+        self.took_traced(stage, series, latency, None);
+    }
+
+    /// Records how long one message took that may belong to a trace.
+    pub(super) fn took_traced(
+        &self,
+        stage: Stage,
+        series: &Series,
+        latency: Duration,
+        trace_id: Option<u128>,
+    ) {
+        self.took(stage).record_traced(series, latency, trace_id);
     }
 
     /// The nonces of every group.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use oona_core::delivery::Credit;
 use oona_core::entry::EntryId;
 use oona_core::envelope::Message;
+use oona_core::trace_context::TraceContext;
 use serde::Serialize;
 
 use super::desk::{Close, Desk, Reply};
@@ -98,6 +99,8 @@ pub struct Delivery {
     pub redelivered: bool,
     /// How often this entry has been delivered, this time included.
     pub deliveries: u32,
+    /// The span that what the subscriber does belongs under, if its trace is told.
+    pub trace: Option<TraceContext>,
 }
 
 /// A subscriber's no.

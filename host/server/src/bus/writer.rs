@@ -20,7 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::admission::{Admitter, Ruling};
+use super::journey::{self, Decided};
 use super::shared::Shared;
+use super::spans::{self, PublishTrace};
 use crate::latency::{Series, Stage};
 use crate::metrics::PublishOutcome;
 use crate::store::{Append, Once, StoreError, Written};
@@ -44,6 +46,10 @@ pub(super) struct Pending {
 /// Who waits for the outcome of a publish, and since when.
 #[derive(Debug)]
 pub(super) struct Asker {
+    /// Hash of the event id.
+    pub(super) event: u64,
+    /// Its trace, if that is told.
+    pub(super) trace: Option<Box<PublishTrace>>,
     pub(super) since: Instant,
     pub(super) priority: Priority,
     pub(super) reply: oneshot::Sender<Outcome>,
@@ -133,6 +139,7 @@ impl Writer {
             Ok(permit) => permit,
             Err(open) => {
                 for pending in group.drain(..) {
+                    journey::turned_away(shared, now, &pending.message, &pending.asker);
                     unavailable(
                         shared,
                         pending.asker,
@@ -158,8 +165,13 @@ impl Writer {
             subjects.push(subject);
             askers.push((asker, named));
         }
-        let (messages, rulings) = self.admitter.rule(now, messages, &subjects);
-        record_decisions(shared, began, &askers, rulings);
+        let messages = self.admitter.rule(now, messages, &subjects);
+        let rulings = self.admitter.rulings();
+        let took = began.elapsed();
+        record_decisions(shared, (began, took), &askers, rulings);
+        let decided = Decided { now, began, took };
+        journey::decided(shared, &self.admitter, decided, &messages, &askers);
+        spans::decided(shared, &self.admitter, decided, &askers);
         let pipeline = assemble(shared, permit, &messages, rulings, askers);
         if pipeline.appends.is_empty() && pipeline.refused.is_empty() {
             shared.publish_breaker().give_back(pipeline.permit);
@@ -170,8 +182,12 @@ impl Writer {
 }
 
 /// Records how long each of a group waited for policies, and how long these took.
-fn record_decisions(shared: &Shared, began: Instant, askers: &[(Asker, bool)], rulings: &[Ruling]) {
-    let policies_took = began.elapsed();
+fn record_decisions(
+    shared: &Shared,
+    (began, policies_took): (Instant, Duration),
+    askers: &[(Asker, bool)],
+    rulings: &[Ruling],
+) {
     let mut all: Vec<Series> = Vec::with_capacity(askers.len());
     let mut last = None;
     for ((asker, _), ruling) in askers.iter().zip(rulings) {
@@ -218,6 +234,7 @@ fn assemble(
                 reason,
                 lane,
                 pressure,
+                ..
             } => {
                 let name = shared.name(stream);
                 let once = named.then(|| {
@@ -307,6 +324,8 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
     let took = began.elapsed();
     let recalled = recall(&shared, &refused).await;
     let now = (shared.clock)();
+    let events = askers.iter().map(|admitted| admitted.asker.event);
+    journey::appended(&shared, (now, took), appends.iter().zip(events), &written);
     let fault = match &written {
         Ok(results) => results
             .iter()
@@ -355,7 +374,8 @@ fn answer(
                 let (stream, reason) = (shared.name(stream), shared.name(reason));
                 let accepted = PublishOutcome::Accepted.name();
                 let series = Series::new(Arc::clone(&stream), asker.priority, accepted);
-                took.push((series, elapsed));
+                spans::appended(shared, &asker, (&stream, id), append_took);
+                took.push((series, elapsed, spans::trace_of(&asker)));
                 let accepted = Outcome::Accepted {
                     stream,
                     id,
@@ -370,11 +390,11 @@ fn answer(
             Err(error) => unwritten(shared, asker, &error),
         }
     }
-    let all = took.iter().map(|(series, _)| series);
+    let all = took.iter().map(|(series, ..)| series);
     shared.took(Stage::Append).record_alike(all, append_took);
     let mut publish = shared.took(Stage::Publish);
-    for (series, elapsed) in &took {
-        publish.record(series, *elapsed);
+    for (series, elapsed, trace) in &took {
+        publish.record_traced(series, *elapsed, *trace);
     }
     drop(publish);
     tally.report(shared, now);
@@ -440,6 +460,7 @@ fn duplicate(shared: &Shared, asker: Asker, stream: Symbol, id: EntryId, note: &
         );
     };
     shared.metrics.publish_duplicates.inc();
+    spans::published(shared, &asker, &stream, None);
     ended(shared, &asker, stream, PublishOutcome::Accepted);
     asker.reply.send(first.again(id)).ok();
 }
@@ -477,6 +498,8 @@ fn reject(
     retry_after: Option<Duration>,
     detail: String,
 ) {
+    journey::rejected(shared, &asker, (cause, &reason, &detail));
+    spans::published(shared, &asker, &stream, Some(&reason));
     ended(shared, &asker, stream, PublishOutcome::Rejected);
     asker
         .reply

@@ -12,6 +12,7 @@ use crate::bus::{
     BroadcastConfig, BusConfig, ConsumeConfig, HousekeepingConfig, Overflow, PublishConfig,
     Retention, RetryOrder, Streams,
 };
+use crate::journeys::JourneysConfig;
 use crate::store::StreamName;
 
 /// What the bus is told.
@@ -62,6 +63,10 @@ pub(super) fn config(read: &Read<'_>) -> BusConfig {
             consumer_idle: unless_zero(read.millis("housekeeping.consumer_idle_ms")),
             group_idle: unless_zero(read.millis("housekeeping.group_idle_ms")),
             remove_expired: read.flag("housekeeping.remove_expired"),
+        },
+        journeys: JourneysConfig {
+            held_max: read.count("tracing.journeys_max"),
+            per_second: read.count_u64("tracing.journeys_per_second"),
         },
         host: read.text("server.host"),
     }

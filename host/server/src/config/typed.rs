@@ -16,6 +16,7 @@ use super::{
     AccessConfig, AuditConfig, Config, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig,
     RegistryConfig, ServerConfig, SigningConfig, StoreConfig, StoreKind, StoreUrl, TelemetryConfig,
 };
+use crate::otel::TracingConfig;
 
 /// Turns settings into the typed configuration.
 pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
@@ -41,6 +42,11 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
                 per_minute_min: f64::from(read.count_u32("dead_letters.audit_rise_min")),
                 factor: f64::from(read.count_u32("dead_letters.audit_rise_factor")),
             },
+        },
+        tracing: TracingConfig {
+            otlp_endpoint: Some(read.text("tracing.otlp_endpoint")).filter(|url| !url.is_empty()),
+            sample_every: read.count_u64("tracing.sample_every"),
+            queue_max: read.count("tracing.queue_max"),
         },
         access: AccessConfig {
             tokens_file: read.path("access.tokens_file"),

@@ -6,6 +6,7 @@ use oona_core::Timestamp;
 use oona_core::limits::PublishLimits;
 use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::policy::Priority;
+use oona_core::trace_context::TRACEPARENT;
 
 use crate::bus::{Delivery, Draft};
 use crate::proto;
@@ -123,6 +124,10 @@ pub fn malformed(sequence: u64, malformed: &Malformed) -> proto::PublishResponse
 #[must_use]
 pub fn delivery(delivery: &Delivery) -> proto::Delivery {
     let message = &delivery.message;
+    let mut attributes = message.attributes.clone();
+    if let Some(trace) = delivery.trace {
+        attributes.insert(TRACEPARENT.to_owned(), trace.to_string());
+    }
     proto::Delivery {
         id: delivery.id.0,
         stream: delivery.stream.to_string(),
@@ -136,7 +141,7 @@ pub fn delivery(delivery: &Delivery) -> proto::Delivery {
         source: message.source.clone(),
         key: message.key.clone(),
         payload: message.payload.clone(),
-        attributes: message.attributes.clone(),
+        attributes,
         created_at_ms: message.created_at.map(Timestamp::as_millis),
     }
 }

@@ -1,4 +1,4 @@
-//! What a host shows of itself: latencies, queues, breakers, memory.
+//! What a host shows of itself: latencies, queues, breakers, memory, and what happened to a message.
 //!
 //! Where there is a file of tokens, each needs the right `bus:read`, and what tells of dead letters the right
 //! `dead-letters:read`: `authorization: Bearer TOKEN`.
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{Access, Denied, Right};
 use crate::bus::{Bus, MemoryStatus, StreamStatus};
+use crate::chain::chain;
+use crate::journeys::JourneysConfig;
 use crate::latency::{LatencyStatus, no_span};
 use crate::overview::POINTS;
 
@@ -108,4 +110,35 @@ pub(super) async fn audit(State(bus): State<Bus>) -> Response {
 /// What the process holds, and what bounds it.
 pub(super) async fn memory(State(bus): State<Bus>) -> Json<MemoryStatus> {
     Json(bus.memory())
+}
+
+/// What happened to the message of an event id, step by step.
+pub(super) async fn journey(State(bus): State<Bus>, Path(event_id): Path<String>) -> Response {
+    match bus.journey(&event_id).await {
+        Ok(Some(journey)) => Json(journey).into_response(),
+        Ok(None) => (StatusCode::NOT_FOUND, nowhere(&bus, &event_id)).into_response(),
+        Err(error) => {
+            let sorry = format!("not in memory, and {}\n", chain(&error));
+            (StatusCode::SERVICE_UNAVAILABLE, sorry).into_response()
+        }
+    }
+}
+
+/// What is said of an event that nothing is known of, and where else to look.
+fn nowhere(bus: &Bus, event_id: &str) -> String {
+    let config = bus.config();
+    let JourneysConfig {
+        held_max,
+        per_second,
+    } = config.journeys;
+    let window = config.publish.dedup_window.as_secs();
+    format!(
+        "nothing is known of event `{event_id}`.\n\
+         This host holds {held_max} journeys (tracing.journeys_max), of {per_second} messages a second and of all \
+         that met with trouble; the store knows an id that its producer gave for {window} s, an entry until it is \
+         trimmed, and the last dead letters.\n\
+         Ask the host that it was published to and those that delivered it; look for it with \
+         `oona dlq list --event '{event_id}'`; with tracing on (docs/tracing.md), search the traces for \
+         messaging.message.id.\n"
+    )
 }

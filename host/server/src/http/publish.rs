@@ -17,6 +17,7 @@ use oona_core::envelope::message_type;
 use oona_core::limits::PublishLimits;
 use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::policy::Priority;
+use oona_core::trace_context::{self, TRACEPARENT, TRACESTATE};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
@@ -47,10 +48,13 @@ pub(super) async fn publish(State(bus): State<Bus>, headers: HeaderMap, body: Bo
         Form::Json => json(&body),
         Form::Protobuf => protobuf(body),
     });
-    let draft = match draft {
+    let mut draft = match draft {
         Ok(draft) => draft,
         Err(refusal) => return refusal.response(),
     };
+    let said = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+    let carried = [TRACEPARENT, TRACESTATE].map(|name| (name, said(name)));
+    trace_context::inherit(&mut draft.attributes, carried);
     let oversize = Oversize::of(draft.payload.len(), limits);
     answer(form, bus.publish(draft).await, oversize)
 }

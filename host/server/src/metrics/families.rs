@@ -46,6 +46,7 @@ pub(super) struct Publishing {
     pub(super) outcomes: Counters<3>,
     pub(super) emergencies: Counters<2>,
     pub(super) broadcasts: Counters<1>,
+    pub(super) spans_lost: Counters<1>,
 }
 
 impl Publishing {
@@ -54,6 +55,7 @@ impl Publishing {
             outcomes: t.family("publish", "Publishes by outcome and reason"),
             emergencies: t.family("emergency", "Emergency messages by source and outcome"),
             broadcasts: t.family("broadcasts", "Broadcasts by outcome"),
+            spans_lost: t.family("spans_lost", "Spans that no collector has, by why"),
         }
     }
 }
