@@ -18,6 +18,7 @@ pub mod force;
 pub mod lanes;
 pub mod leyline;
 pub mod limits;
+pub mod minute;
 pub mod nonces;
 pub mod objective;
 pub mod outcome;

@@ -6,6 +6,7 @@
 //! turned into [`Config`], and combinations that cannot work are refused with the place of the
 //! setting that was given last. Nothing falls back to a default because it was misspelt.
 
+mod alerts;
 mod bus;
 mod check;
 mod error;
@@ -23,6 +24,7 @@ use oona_core::budget::BudgetConfig;
 use oona_core::policy::Kind;
 use oona_wasm::EngineConfig;
 
+use crate::alerts::{AlertsConfig, ObjectivesConfig};
 use crate::bus::BusConfig;
 
 pub use error::{ConfigError, Origin, Problem};
@@ -77,6 +79,10 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// What is told on the bus.
     pub telemetry: TelemetryConfig,
+    /// What is promised.
+    pub objectives: ObjectivesConfig,
+    /// What is too much.
+    pub alerts: AlertsConfig,
     /// Who may administer.
     pub access: AccessConfig,
     /// What is logged.

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::alerts;
 use crate::bus::{Bus, BusTasks, Foundation};
 use crate::chain::chain;
 use crate::clock;
@@ -98,6 +99,8 @@ pub struct Host {
     watching: Option<JoinHandle<()>>,
     /// Tells on the bus how the host is.
     telling: Option<JoinHandle<()>>,
+    /// Looks whether something should be looked at.
+    alerting: JoinHandle<()>,
     /// Writes the decision log; ends when all who decide have ended.
     recording: Option<JoinHandle<()>>,
 }
@@ -158,6 +161,9 @@ impl Host {
         let period = config.telemetry.interval;
         let telling =
             period.map(|period| tokio::spawn(telemetry::tell(bus.clone(), period, stop.clone())));
+        let promised = (config.objectives.clone(), config.alerts.clone());
+        let alerting = alerts::watch(bus.clone(), registry.clone(), promised, stop.clone());
+        let alerting = tokio::spawn(alerting);
         let address = port.address();
         let admin = AdminOptions { registry, access };
         let serving = tokio::spawn(serve(port, &bus, &config, admin, stop.clone()));
@@ -173,6 +179,7 @@ impl Host {
             following,
             watching,
             telling,
+            alerting,
             recording,
         })
     }
@@ -250,6 +257,7 @@ impl Host {
             Some(self.following),
             self.watching,
             self.telling,
+            Some(self.alerting),
             self.recording,
         ];
         for task in others.into_iter().flatten() {

@@ -8,6 +8,7 @@
 //! | `GET /readyz` | 200 while the bus does its work, else 503 with the reasons |
 //! | `GET /metrics` | everything that is counted |
 //! | `GET /v1/latency?span=1m` | how long each step took within 1m, 5m, 1h, or since the start |
+//! | `GET /v1/alerts` | objectives with their error budgets, and alerts |
 //! | `GET /debug/queues` | every stream: depth, groups, the oldest message, the last five minutes |
 //! | `GET /debug/breakers` | every breaker and the mode, with the reason |
 //! | `GET /debug/memory` | what the process holds, and what bounds it |
@@ -34,6 +35,7 @@ use crate::metrics;
 pub fn router(bus: Bus, access: Access) -> Router {
     let guarded = Router::new()
         .route("/v1/latency", get(look::latency))
+        .route("/v1/alerts", get(look::alerts))
         .route("/debug/queues", get(look::queues))
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))

@@ -17,6 +17,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::alerts::Board;
 use crate::events::Events;
 use crate::latency::Latencies;
 use families::{
@@ -120,6 +121,8 @@ pub struct Metrics {
     pub latencies: Arc<Latencies>,
     /// What each consumer group has to do.
     pub groups: Arc<GroupGauges>,
+    /// Objectives and alerts.
+    pub alerts: Arc<Board>,
     /// What happened of late.
     pub events: Arc<Events>,
     /// Messages per pipeline to the store.
@@ -166,6 +169,8 @@ impl Metrics {
         t.0.register_collector(Box::new(Arc::clone(&latencies)));
         let groups = Arc::new(GroupGauges::default());
         t.0.register_collector(Box::new(Arc::clone(&groups)));
+        let alerts = Arc::new(Board::default());
+        t.0.register_collector(Box::new(Arc::clone(&alerts)));
         Self {
             bounded: Bounded::default(),
             publishing: Publishing::register(t),
@@ -175,6 +180,7 @@ impl Metrics {
             policies: PolicyFamilies::register(t),
             latencies,
             groups,
+            alerts,
             events: Arc::default(),
             group_size: t.histogram("group_size", "Messages per pipeline to the store", GROUPS),
             conservative_mode: t.gauge("conservative_mode", "1 in conservative mode"),

@@ -32,6 +32,8 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
         telemetry: TelemetryConfig {
             interval: Some(read.millis("telemetry.interval_ms")).filter(|period| !period.is_zero()),
         },
+        objectives: super::alerts::objectives(&read)?,
+        alerts: super::alerts::alerts(&read)?,
         access: AccessConfig {
             tokens_file: read.path("access.tokens_file"),
         },
@@ -173,7 +175,7 @@ impl Read<'_> {
         (!text.is_empty()).then(|| PathBuf::from(text))
     }
 
-    fn invalid(&self, key: &str, what: String) -> ConfigError {
+    pub(super) fn invalid(&self, key: &str, what: String) -> ConfigError {
         let origin = self.0.setting(key).origin.clone();
         ConfigError {
             origin,
