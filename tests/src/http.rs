@@ -72,6 +72,18 @@ pub fn get_with(address: SocketAddr, path: &str, token: &str) -> Answer {
     ask(address, &head, &[])
 }
 
+/// Gets what is counted, as somebody who knows OpenMetrics.
+///
+/// # Panics
+///
+/// If nothing answers.
+#[must_use]
+pub fn get_openmetrics(address: SocketAddr) -> Answer {
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5";
+    let head = format!("GET /metrics HTTP/1.1\r\naccept: {accept}\r\n");
+    ask(address, &head, &[])
+}
+
 /// Posts a body to a path.
 ///
 /// # Panics

@@ -6,6 +6,7 @@
 //! that a policy may invent, are bounded by [`LABEL_VALUES_MAX`]: what comes after is counted
 //! as `other`, so that no policy can grow the exposition without limit.
 
+mod classic;
 mod families;
 mod groups;
 
@@ -31,6 +32,9 @@ pub use families::{LABEL_LENGTH_MAX, LABEL_VALUES_MAX};
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::Histogram;
+
+/// The content type of [`Metrics::render_classic`].
+pub const CONTENT_TYPE_CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -525,6 +529,12 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &self.registry).expect("writing to a string does not fail");
         out
+    }
+
+    /// The same in the text format that is older ([`CONTENT_TYPE_CLASSIC`]), without exemplars.
+    #[must_use]
+    pub fn render_classic(&self) -> String {
+        classic::classic(&self.render())
     }
 }
 

@@ -219,6 +219,14 @@ impl Board {
     }
 }
 
+#[cfg(test)]
+impl Board {
+    /// How many notices to the webhook had this outcome.
+    pub(super) fn notices(&self, outcome: &str) -> u64 {
+        lock(&self.0).webhook.get(outcome).copied().unwrap_or(0)
+    }
+}
+
 /// What one family has of one series: its labels, and its value.
 type Sample<'a, V> = (Vec<(&'static str, &'a str)>, V);
 

@@ -157,3 +157,6 @@ impl Sender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
