@@ -63,7 +63,7 @@ async fn busy() -> Host {
     }
     let invalid = PublishRequest {
         message_type: TELEMETRY,
-        payload: vec![0; 1 << 20].into(),
+        payload: vec![0; (1 << 18) + 1].into(),
         ..PublishRequest::default()
     };
     bus.publish(invalid).await.unwrap();

@@ -22,13 +22,13 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// The longest period of a budget.
-pub const PERIOD_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+pub const PERIOD_MAX: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// Minutes that are held: the longest window that is counted by minutes.
 const MINUTES_MAX: u64 = 6 * 60;
 
 /// Hours that are held: the longest period.
-const HOURS_MAX: u64 = 30 * 24;
+const HOURS_MAX: u64 = 90 * 24;
 
 /// A stretch of time that a burn rate is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

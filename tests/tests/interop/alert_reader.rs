@@ -3,6 +3,7 @@
 
 use oona::proto::PublishRequest;
 use oona_core::envelope::message_type::FIELD_REPORT;
+use oona_tests::grpc::Subscriber;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -56,7 +57,7 @@ async fn the_predecessors_alert_reader_fires_and_clears() {
     assert!(depth > 4_000.0, "{depth}");
     // The host's own alert has the same limits, and is told by an event.
     assert!(told, "the host tells of its alert too");
-    let mut workers = bus.subscriber("workers").await;
+    let mut workers = Subscriber::group(bus.host.address, "workers", 20_000).await;
     let mut handled = 0;
     while handled < MESSAGES {
         let delivery = workers.next().await;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const DAYS_30: Duration = PERIOD_MAX;
+const DAYS_30: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 fn at(minute: u64) -> Timestamp {
     Timestamp::from_millis(1_764_000_000_000 + minute * MINUTE_MS)

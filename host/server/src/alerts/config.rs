@@ -60,14 +60,14 @@ pub struct ObjectivesConfig {
     pub delivery: Duration,
     /// How many of a hundred must not wait longer.
     pub delivery_percent: u32,
-    /// How many of a hundred messages must be handled.
-    pub reliability_percent: u32,
+    /// How many of a thousand messages must be handled.
+    pub reliability_per_mille: u32,
     /// How many of a hundred publishes may be refused.
     pub drops_percent: u32,
     /// How long an outage may last.
     pub recovery: Duration,
-    /// How many of a hundred looks must not see one that lasts longer.
-    pub recovery_percent: u32,
+    /// How many of a thousand looks must not see one that lasts longer.
+    pub recovery_per_mille: u32,
     /// What the budgets are for.
     pub period: Duration,
     /// Fewer events say nothing.

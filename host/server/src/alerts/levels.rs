@@ -155,14 +155,14 @@ fn drop_rate(fates: Fates) -> Tally {
 }
 
 fn target(config: &ObjectivesConfig, name: ObjectiveName) -> f64 {
-    let percent = match name {
-        ObjectiveName::PublishLatency => config.publish_percent,
-        ObjectiveName::DeliveryLatency => config.delivery_percent,
-        ObjectiveName::Reliability => config.reliability_percent,
-        ObjectiveName::DropRate => 100_u32.saturating_sub(config.drops_percent),
-        ObjectiveName::Recovery => config.recovery_percent,
+    let per_mille = match name {
+        ObjectiveName::PublishLatency => config.publish_percent * 10,
+        ObjectiveName::DeliveryLatency => config.delivery_percent * 10,
+        ObjectiveName::Reliability => config.reliability_per_mille,
+        ObjectiveName::DropRate => 1_000_u32.saturating_sub(config.drops_percent * 10),
+        ObjectiveName::Recovery => config.recovery_per_mille,
     };
-    f64::from(percent) / 100.0
+    f64::from(per_mille) / 1_000.0
 }
 
 fn says(config: &ObjectivesConfig, name: ObjectiveName) -> String {
@@ -177,7 +177,8 @@ fn says(config: &ObjectivesConfig, name: ObjectiveName) -> String {
             format!("delivery p{percent} under {bound}")
         }
         ObjectiveName::Reliability => {
-            format!("{} % of messages are handled", config.reliability_percent)
+            let percent = f64::from(config.reliability_per_mille) / 10.0;
+            format!("{percent} % of messages are handled")
         }
         ObjectiveName::DropRate => {
             format!(
@@ -185,11 +186,11 @@ fn says(config: &ObjectivesConfig, name: ObjectiveName) -> String {
                 config.drops_percent
             )
         }
-        ObjectiveName::Recovery => format!(
-            "the bus is back within {}, or not away, {} % of the time",
-            time(config.recovery),
-            config.recovery_percent
-        ),
+        ObjectiveName::Recovery => {
+            let percent = f64::from(config.recovery_per_mille) / 10.0;
+            let bound = time(config.recovery);
+            format!("outages end within {bound}, {percent} % of the time")
+        }
     }
 }
 

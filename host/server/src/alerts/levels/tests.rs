@@ -117,7 +117,7 @@ fn load_is_shed_for_the_objectives_that_are_named() {
         (
             &[
                 "objectives.shed_for=reliability",
-                "objectives.reliability_percent=80",
+                "objectives.reliability_per_mille=800",
             ],
             false,
         ),
