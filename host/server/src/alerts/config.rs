@@ -167,7 +167,7 @@ mod tests {
             assert_eq!(format!("{url:?}"), format!("WebhookUrl({shown})"));
         }
         for given in ["hunter2", "ftp://hunter2/x", "unix:/hunter2"] {
-            let error = WebhookUrl::parse(given).err().expect("it is none");
+            let error = WebhookUrl::parse(given).expect_err("it is none");
             assert!(!error.contains("hunter2"), "{error}");
         }
     }

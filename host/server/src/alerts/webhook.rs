@@ -149,7 +149,7 @@ impl Sender {
         let request = self.client.post(self.url.reveal().clone());
         let answer = request.header(CONTENT_TYPE, json).body(body).send().await;
         // An error quotes the address, and the address may hold a secret.
-        let answer = answer.map_err(|error| chain(&error.without_url()).to_string())?;
+        let answer = answer.map_err(|error| chain(&error.without_url()))?;
         if answer.status().is_success() {
             Ok(())
         } else {

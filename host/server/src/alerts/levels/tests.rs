@@ -136,9 +136,7 @@ fn an_objective_that_shedding_spends_is_refused() {
             assignments: vec![format!("objectives.shed_for={name}")],
             ..Sources::default()
         };
-        let error = Config::assemble(None, &sources)
-            .err()
-            .expect("it is refused");
+        let error = Config::assemble(None, &sources).expect_err("it is refused");
         let error = error.to_string();
         assert!(
             error.contains(&format!("`{name}` is no objective to shed load for")),
