@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: redis-server, what the examples in C and in
+# Installs what the tests need and this machine lacks: redis-server, Prometheus, what the examples in C and in
 # Python are built with, and the packages of the peer in tests/interop. With arguments, only what they
 # name. Starts no service: each test starts a server of its own on a free port, and ends it.
 
@@ -20,6 +20,7 @@ gcc, make and git from your package manager"
 has() {
     case $1 in
         redis-server) command -v redis-server ;;
+        prometheus) command -v promtool && command -v prometheus ;;
         # Whichever clang the example takes.
         clang) (cd examples/freshness-in-c && OONA_OUT=/dev/null sh build.sh) ;;
         python3) python3 -c 'import ensurepip, venv' ;;
@@ -33,11 +34,13 @@ packages() {
     case $1:$2 in
         redis-server:apt) echo redis-server ;;
         redis-server:*) echo redis ;;
+        prometheus:apt | prometheus:brew) echo prometheus ;;
+        prometheus:*) fail "Prometheus has no package here; take it from https://prometheus.io/download, put it on the PATH, and try again" ;;
         clang:brew) echo llvm lld ;;
         clang:*) echo clang lld ;;
         python3:apt) echo python3 python3-venv ;;
         python3:*) echo python3 ;;
-        *) fail "no such thing: $1; redis-server, clang, python3 or peer" ;;
+        *) fail "no such thing: $1; redis-server, prometheus, clang, python3 or peer" ;;
     esac
 }
 
@@ -69,7 +72,7 @@ install_peer() {
         cp $peer target/peer/installed
 }
 
-[ $# -gt 0 ] || set -- redis-server clang python3 peer
+[ $# -gt 0 ] || set -- redis-server prometheus clang python3 peer
 for what in "$@"; do
     has "$what" && continue
     say "installing $what, up to a minute"
@@ -89,6 +92,7 @@ for what in "$@"; do
     fi
     has "$what" || fail "$what could not be installed; install $(case $what in
         redis-server) echo 'Redis 6.2 or later, or Valkey,' ;;
+        prometheus) echo 'Prometheus 2.42 or later, with promtool,' ;;
         clang) echo 'clang 14 or later with lld, for wasm32,' ;;
         python3) echo 'Python 3.10 or later with venv and pip' ;;
         peer) echo "the packages of $peer into a venv in target/peer" ;;

@@ -202,6 +202,23 @@ class Peer:
         self.ack(REQUESTS, group, asked["id"])
         return asked
 
+    def follow_alert(self, stream, group, name, over, under, count, until):
+        """Follows a metric as an alert reader does, until it is over a threshold for `count` packets, or clears, and the
+        host has told of an alert of its own; with all events that were told meanwhile."""
+        high, value, events = 0, None, []
+        told = {"fired": "alert_fired", "cleared": "alert_cleared"}[until]
+        while True:
+            entry = self.read(stream, group)
+            self.ack(stream, group, entry["id"])
+            for metric in entry["message"].get("metrics", []):
+                if metric["name"] == name:
+                    value = metric.get("value", 0)
+                    high = high + 1 if value > over else 0
+            events += [event["attributes"]["name"] for event in entry["message"].get("events", [])]
+            reached = high >= count if until == "fired" else value is not None and value < under
+            if reached and told in events:
+                return {"value": value, "events": events}
+
     def entry(self, stream, id):
         """An entry, as it stands."""
         found = self.redis.xrange(stream, id, id)

@@ -82,14 +82,15 @@ pub fn get_in_one_piece(address: SocketAddr, path: &str) -> Answer {
     ask(address, &format!("GET {path} HTTP/1.0\r\n"), &[])
 }
 
-/// Gets a path in a form, by its content type.
+/// Gets what is counted, as somebody who knows OpenMetrics.
 ///
 /// # Panics
 ///
 /// If nothing answers.
 #[must_use]
-pub fn get_accepting(address: SocketAddr, path: &str, accept: &str) -> Answer {
-    let head = format!("GET {path} HTTP/1.1\r\naccept: {accept}\r\n");
+pub fn get_openmetrics(address: SocketAddr) -> Answer {
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5";
+    let head = format!("GET /metrics HTTP/1.1\r\naccept: {accept}\r\n");
     ask(address, &head, &[])
 }
 

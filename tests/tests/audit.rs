@@ -184,3 +184,34 @@ async fn a_host_that_is_told_not_to_audit_says_so() {
     let exposition = get(host.address, "/metrics");
     assert!(!exposition.text().contains("oona_dead_letter_audit"));
 }
+
+/// Files letters until it is dropped.
+async fn keep_filing(bus: TestBus) {
+    let mut workers = bus.join("workers");
+    for number in 0.. {
+        bus.publish(draft(TELEMETRY, number)).await;
+        let delivery = next(&mut workers).await;
+        let nack = Nack {
+            poison: true,
+            ..Nack::default()
+        };
+        workers.nack(delivery.id, nack).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rise_fires_an_alert_that_clears_when_it_is_over() {
+    let stand = Stand::redis();
+    let settings = ["dead_letters.audit_interval_ms=500", "alerts.looks=1"];
+    let host = host(&stand, &settings);
+    let filing = tokio::spawn(keep_filing(stand.bus(|_| {})));
+    let told = |what: &str| {
+        let alerts = get(host.address, "/v1/alerts").json();
+        let mut recent = alerts["recent"].as_array().unwrap().iter();
+        recent.any(|change| change["name"] == "dead_letter_rise" && change["what"] == what)
+    };
+    assert!(wait_until(|| told("fired")), "{}", host.log());
+    filing.abort();
+    assert!(filing.await.unwrap_err().is_cancelled());
+    assert!(wait_until(|| told("cleared")), "{}", host.log());
+}

@@ -251,7 +251,7 @@ proptest! {
                 Some(None) => drop(machine.release()),
                 None => {}
             }
-            let signals = Signals { depth_max: depth, breaker_open, budget_spent: false };
+            let signals = Signals { depth_max: depth, breaker_open, ..Signals::default() };
             machine.observe(now, signals);
             let state = BusState {
                 mode: machine.mode(),

@@ -23,7 +23,7 @@ use oona::proto::{
 };
 use oona_tests::binary::{Host, PATIENCE, command, text, wait_until};
 use oona_tests::grpc::{Subscriber, connect};
-use oona_tests::http::{get, post};
+use oona_tests::http::{get, get_openmetrics, post};
 use prost::Message;
 use serde_json::json;
 use tempfile::TempDir;
@@ -65,7 +65,7 @@ fn health_readiness_status_and_metrics_are_there() {
     let status = get(host.address, "/v1/status").json();
     assert_eq!(status["store"]["name"], "memory");
     assert_eq!(status["store"]["durable"], false);
-    let metrics = get(host.address, "/metrics");
+    let metrics = get_openmetrics(host.address);
     let content_type = metrics.header("content-type");
     assert_eq!(
         content_type,

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "interop/alert_reader.rs"]
+mod alert_reader;
 #[path = "interop/telemetry.rs"]
 mod telemetry;
 

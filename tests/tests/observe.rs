@@ -13,7 +13,7 @@ use oona::proto::subscribe_request::Request;
 use oona::proto::{Nack, PublishResponse};
 use oona_tests::binary::{Host, wait_until};
 use oona_tests::grpc::{Subscriber, connect};
-use oona_tests::http::{get, get_with};
+use oona_tests::http::{get, get_openmetrics, get_with};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -229,6 +229,7 @@ fn only_who_may_see_the_bus_sees_it() {
     let host = Host::start(&["--dev", "--set", &setting]);
     for path in [
         "/v1/latency",
+        "/v1/alerts",
         "/debug/queues",
         "/debug/breakers",
         "/debug/memory",
@@ -337,7 +338,7 @@ async fn every_metric_is_documented_and_no_other() {
     subscriber.ack(vec![delivery.id]).await;
     let documented = documented();
     assert!(wait_until(|| get(host.address, "/readyz").status == 200));
-    let exposition = get(host.address, "/metrics");
+    let exposition = get_openmetrics(host.address);
     let lines: Vec<_> = exposition.text().lines().collect();
     let help = lines
         .iter()

@@ -15,7 +15,7 @@ use oona::proto::{Delivery, Nack};
 use oona_core::trace_context::TraceContext;
 use oona_tests::binary::{Host, wait_until};
 use oona_tests::grpc::{Subscriber, connect};
-use oona_tests::http::{get, get_accepting};
+use oona_tests::http::{get, get_openmetrics};
 use oona_tests::redis_server::RedisServer;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -231,11 +231,10 @@ async fn one_trace_shows_a_message_from_its_publish_to_its_ack_across_processes(
         (&delivering, "handler"),
         (&delivering, "end_to_end"),
     ] {
-        let accept = "application/openmetrics-text";
         let bucket = format!("oona_{stage}_duration_seconds_bucket{{");
         let exemplar = format!(" # {{trace_id=\"{trace_id}\"}} ");
         let told = || {
-            let exposition = get_accepting(host.address, "/metrics", accept);
+            let exposition = get_openmetrics(host.address);
             let mut lines = exposition.text().lines();
             lines.any(|line| {
                 let of_stream = line.contains("stream=\"oona.telemetry\"");

@@ -1,8 +1,8 @@
 //! Conservative mode: the bus sheds load before it breaks.
 //!
 //! Why: a bus that takes everything until it is full then refuses everything, the important with the
-//! rest. Trips when: a stream is at `high_water` or over, a breaker is open, or an error budget is
-//! spent. Recovers when: all of that has been over, and every stream under `low_water`, without a
+//! rest. Trips when: a stream is at `high_water` or over, a breaker is open, a service level is missed right
+//! now, or the error budget of an objective is nearly spent. Recovers when: all of that has been over, and every stream under `low_water`, without a
 //! break for `recovery_ms`. Between the two waters nothing changes, so it never flaps. A clock that is
 //! set back begins the recovery anew.
 //!
@@ -46,8 +46,10 @@ pub struct Signals {
     pub depth_max: u64,
     /// Whether a breaker is open.
     pub breaker_open: bool,
-    /// Whether an error budget is spent.
+    /// Whether the error budget of the last minute is spent: [`crate::slo`].
     pub budget_spent: bool,
+    /// Whether that of an objective is nearly spent for its whole period: [`crate::objective`].
+    pub budget_low: bool,
 }
 
 /// Why the mode changed.
@@ -58,8 +60,10 @@ pub enum Reason {
     BreakerOpen,
     /// A stream is at high water.
     HighWater,
-    /// An error budget is spent.
+    /// The error budget of the last minute is spent.
     BudgetSpent,
+    /// The error budget of an objective is nearly spent.
+    BudgetLow,
     /// Everything has been well for long enough.
     Recovered,
     /// An operator has forced it.
@@ -78,6 +82,7 @@ impl Reason {
             Self::BreakerOpen => "breaker-open",
             Self::HighWater => "high-water",
             Self::BudgetSpent => "budget-spent",
+            Self::BudgetLow => "budget-low",
             Self::Recovered => "recovered",
             Self::Forced => "forced",
             Self::Released => "released",
@@ -222,8 +227,10 @@ impl Conservative {
             Some(Reason::BreakerOpen)
         } else if signals.depth_max >= self.config.high_water {
             Some(Reason::HighWater)
+        } else if signals.budget_spent {
+            Some(Reason::BudgetSpent)
         } else {
-            signals.budget_spent.then_some(Reason::BudgetSpent)
+            signals.budget_low.then_some(Reason::BudgetLow)
         }
     }
 

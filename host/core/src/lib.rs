@@ -3,6 +3,7 @@
 //! There is no runtime here, no Redis, no clock, no environment and no randomness: time and state
 //! are arguments, effects are return values. The adapters in `host/server` wait, ask, and perform.
 
+pub mod alert;
 pub mod breaker;
 pub mod broadcast;
 pub mod bucket;
@@ -18,7 +19,9 @@ pub mod journey;
 pub mod lanes;
 pub mod leyline;
 pub mod limits;
+pub mod minute;
 pub mod nonces;
+pub mod objective;
 pub mod outcome;
 pub mod policy;
 pub mod registry;

@@ -63,6 +63,14 @@ pub enum Invalid {
 }
 
 impl Invalid {
+    /// Every name that [`Self::name`] gives.
+    pub const NAMES: [&str; 4] = [
+        "too-large",
+        "reserved-attribute",
+        "empty-attribute-key",
+        "empty-id",
+    ];
+
     /// A short name, for answers and counters.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -120,15 +120,19 @@ impl Auditor {
     fn tell(&self, rate: Rate, turned: bool) {
         let metrics = self.bus.metrics();
         metrics.audit.filed(rate);
-        if !turned {
-            return;
-        }
         let Rate {
             per_minute,
             usual_per_minute,
             rising,
             ..
         } = rate;
+        let told = format!("{per_minute:.1} a minute, usually {usual_per_minute:.1}");
+        let reason = format!("dead letters are filed at {told}");
+        let value = f64::from(u8::from(rising));
+        metrics.alerts.signal("dead_letter_rise", value, reason);
+        if !turned {
+            return;
+        }
         let (level, name, verb) = if rising {
             (Level::Warning, "dead_letters_rise", "rise")
         } else {
@@ -139,9 +143,7 @@ impl Auditor {
             at: self.bus.now(),
             level,
             name,
-            description: format!(
-                "dead letters {verb}: {per_minute:.1} a minute, usually {usual_per_minute:.1}"
-            ),
+            description: format!("dead letters {verb}: {told}"),
         });
     }
 }

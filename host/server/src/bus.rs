@@ -35,6 +35,7 @@ mod writer;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -64,6 +65,7 @@ pub use self::letters::{
     DeadLetterView, Found, LetterError, LettersMeant, Original, Redriven, Stroll,
 };
 pub use self::memory::{Held, MemoryStatus};
+pub use self::shared::Fates;
 pub use self::status::{BusStatus, GroupStatus, StoreStatus, StreamStatus};
 pub use self::subscription::{
     Delivery, DeliveryId, GROUP_BYTES_MAX, Nack, NotInFlight, SubscribeError, SubscribeOptions,
@@ -294,6 +296,17 @@ impl Bus {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.shared.counts()
+    }
+
+    /// What became of messages so far.
+    #[must_use]
+    pub fn fates(&self) -> Fates {
+        self.shared.fates()
+    }
+
+    /// Tells the bus whether the error budget of an objective is nearly spent: a trigger of conservative mode.
+    pub fn note_budget_low(&self, low: bool) {
+        self.shared.budget_low.store(low, Ordering::Relaxed);
     }
 
     /// The states of the publish breaker and of the consume breaker.

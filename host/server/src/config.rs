@@ -6,6 +6,7 @@
 //! turned into [`Config`], and combinations that cannot work are refused with the place of the
 //! setting that was given last. Nothing falls back to a default because it was misspelt.
 
+mod alerts;
 mod bus;
 mod check;
 mod error;
@@ -24,6 +25,7 @@ use oona_core::dead_letter::audit::RiseConfig;
 use oona_core::policy::Kind;
 use oona_wasm::EngineConfig;
 
+use crate::alerts::{AlertsConfig, ObjectivesConfig};
 use crate::bus::BusConfig;
 use crate::otel::TracingConfig;
 
@@ -83,6 +85,10 @@ pub struct Config {
     pub audit: AuditConfig,
     /// What of messages is told to a collector.
     pub tracing: TracingConfig,
+    /// What is promised.
+    pub objectives: ObjectivesConfig,
+    /// What is too much.
+    pub alerts: AlertsConfig,
     /// Who may administer.
     pub access: AccessConfig,
     /// What is logged.

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::alerts;
 use crate::auditor;
 use crate::bus::{Bus, BusTasks, Foundation};
 use crate::chain::chain;
@@ -102,6 +103,8 @@ pub struct Host {
     telling: Option<JoinHandle<()>>,
     /// Looks at the dead letters.
     auditing: Option<JoinHandle<()>>,
+    /// Looks whether something should be looked at.
+    alerting: JoinHandle<()>,
     /// Writes the decision log; ends when all who decide have ended.
     recording: Option<JoinHandle<()>>,
     /// Sends spans to the collector; ends when all who make some have ended.
@@ -170,6 +173,9 @@ impl Host {
         let auditing = audit
             .interval
             .map(|period| tokio::spawn(auditor::audit(bus.clone(), audit, period, stop.clone())));
+        let promised = (config.objectives.clone(), config.alerts.clone());
+        let alerting = alerts::watch(bus.clone(), registry.clone(), promised, stop.clone());
+        let alerting = tokio::spawn(alerting);
         let address = port.address();
         let admin = AdminOptions { registry, access };
         let serving = tokio::spawn(serve(port, &bus, &config, admin, stop.clone()));
@@ -186,6 +192,7 @@ impl Host {
             watching,
             telling,
             auditing,
+            alerting,
             recording,
             sending,
         })
@@ -265,6 +272,7 @@ impl Host {
             self.watching,
             self.telling,
             self.auditing,
+            Some(self.alerting),
             self.recording,
         ];
         for task in others.into_iter().flatten() {

@@ -5,10 +5,11 @@
 //! | `POST /v1/publish` | a message as JSON, or as `oona.v1.PublishRequest` in protobuf |
 //! | `GET /v1/status` | how the bus is, as JSON |
 //! | `GET /healthz` | 200 while the process runs, whatever else is wrong |
-//! | `GET /readyz` | 200 while the bus does its work, else 503 with the reasons |
+//! | `GET /readyz` | 200 while the bus does its work, else 503 with the reasons; how each part of it is |
 //! | `GET /metrics` | everything that is counted |
 //! | `GET /v1/latency?span=1m` | how long each step took within 1m, 5m, 1h, or since the start |
 //! | `GET /v1/dead-letters/audit` | what the dead letters are, from a sample, and whether more come than usual |
+//! | `GET /v1/alerts` | objectives with their error budgets, and alerts |
 //! | `GET /debug/queues` | every stream: depth, groups, the oldest message, the last five minutes |
 //! | `GET /debug/breakers` | every breaker and the mode, with the reason |
 //! | `GET /debug/trace/ID` | what happened to the message of this event id |
@@ -19,18 +20,21 @@
 
 mod look;
 mod publish;
+mod ready;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Serialize;
 
 use crate::access::{Access, Right};
 use crate::bus::{Bus, BusStatus};
 use crate::metrics;
+
+/// What a scraper accepts that knows OpenMetrics.
+const OPENMETRICS: &str = "application/openmetrics-text";
 
 /// What is served over HTTP.
 pub fn router(bus: Bus, access: Access) -> Router {
@@ -42,6 +46,7 @@ pub fn router(bus: Bus, access: Access) -> Router {
         ));
     let guarded = Router::new()
         .route("/v1/latency", get(look::latency))
+        .route("/v1/alerts", get(look::alerts))
         .route("/debug/queues", get(look::queues))
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))
@@ -51,7 +56,7 @@ pub fn router(bus: Bus, access: Access) -> Router {
         .route("/v1/publish", post(publish::publish))
         .route("/v1/status", get(status))
         .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+        .route("/readyz", get(ready::readyz))
         .route("/metrics", get(exposition))
         .merge(guarded)
         .merge(letters)
@@ -66,25 +71,18 @@ async fn status(State(bus): State<Bus>) -> Json<BusStatus> {
     Json(bus.status())
 }
 
-/// Whether the bus does its work.
-#[derive(Debug, Serialize)]
-struct Readiness {
-    ready: bool,
-    reasons: Vec<String>,
-}
-
-async fn readyz(State(bus): State<Bus>) -> Response {
-    let BusStatus { ready, reasons, .. } = bus.status();
-    let code = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (code, Json(Readiness { ready, reasons })).into_response()
-}
-
-async fn exposition(State(bus): State<Bus>) -> Response {
-    let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+/// In the format of OpenMetrics for those who ask for it, as Prometheus does; else in the older one.
+async fn exposition(State(bus): State<Bus>, headers: HeaderMap) -> Response {
     bus.policies().gauge();
-    (content_type, bus.metrics().render()).into_response()
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let mut accepted = accepted.filter_map(|accept| accept.to_str().ok());
+    let (content_type, text) = if accepted.any(|accept| accept.contains(OPENMETRICS)) {
+        (metrics::CONTENT_TYPE, bus.metrics().render())
+    } else {
+        (
+            metrics::CONTENT_TYPE_CLASSIC,
+            bus.metrics().render_classic(),
+        )
+    };
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use oona_core::Timestamp;
+use oona_core::objective::Tally;
 use oona_core::policy::Priority;
 use oona_core::rolling::{Rolling, Span, Summary, histogram, summary};
 use prometheus_client::collector::Collector;
@@ -284,6 +285,22 @@ impl Latencies {
             recorded.values.add_to(&mut sum, now, span);
         }
         summary(&sum)
+    }
+
+    /// Of the series of a stage that `wanted` chooses, since the start: how many took no longer than `bound`, give
+    /// or take 1 % of it, and how many there were.
+    pub fn within(&self, stage: Stage, bound: Duration, wanted: impl Fn(&Series) -> bool) -> Tally {
+        let mut tally = Tally::default();
+        for (_, rolling) in self
+            .table(stage)
+            .iter()
+            .filter(|(series, _)| wanted(series))
+        {
+            let (counts, _) = rolling.values.buckets(&[bound]);
+            tally.good += counts.first().copied().unwrap_or(0);
+            tally.total += counts.iter().sum::<u64>();
+        }
+        tally
     }
 }
 

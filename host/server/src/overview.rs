@@ -14,6 +14,7 @@ use oona_core::rolling::{Span, Summary};
 use oona_core::trend::Point;
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::AlertStatus;
 use crate::bus::{Bus, BusStatus, DeadLetterView, LetterError};
 use crate::latency::{LatencyStatus, Stage};
 use crate::registry::Registry;
@@ -45,6 +46,8 @@ pub struct Overview {
     pub decisions: BTreeMap<&'static str, BTreeMap<String, u64>>,
     /// The dead letters.
     pub dead_letters: DeadLetters,
+    /// The alerts that fire.
+    pub alerts: Vec<AlertStatus>,
 }
 
 /// How long a step took.
@@ -107,6 +110,7 @@ pub async fn overview(bus: &Bus, registry: &Registry, span: Span) -> Overview {
         latencies: latencies.list(now, span),
         decisions: decisions.into(),
         dead_letters,
+        alerts: bus.metrics().alerts.firing(),
     }
 }
 

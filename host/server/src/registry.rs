@@ -20,6 +20,7 @@ mod restore;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,6 +87,8 @@ struct Inner {
     reached: watch::Sender<BTreeMap<Kind, EntryId>>,
     /// Wakes the one who reads.
     wake: Notify,
+    /// When the list was last read, in ms since the epoch; at first, when this was made.
+    heard_ms: AtomicU64,
 }
 
 /// How far a host has read.
@@ -158,7 +161,9 @@ impl Registry {
         options: RegistryOptions,
         clock: Clock,
     ) -> Self {
+        let heard_ms = AtomicU64::new(clock().as_millis());
         Self(Arc::new(Inner {
+            heard_ms,
             store,
             policies,
             clock,

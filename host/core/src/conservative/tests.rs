@@ -13,6 +13,7 @@ fn check(steps: &[Step]) {
             depth_max: *depth_max,
             breaker_open: *breaker_open,
             budget_spent: *budget_spent,
+            budget_low: false,
         };
         let transition = machine.observe(Timestamp::from_millis(*ms), signals);
         let expected = expected.map(|(to, reason)| Transition { to, reason });
@@ -69,6 +70,41 @@ fn a_spent_budget_trips_it() {
     ]);
 }
 
+#[test]
+fn a_budget_that_is_nearly_spent_trips_it() {
+    let mut machine = Conservative::new(ConservativeConfig::default());
+    let at = Timestamp::from_millis;
+    let low = Signals {
+        budget_low: true,
+        ..Signals::default()
+    };
+    let change = |to, reason| Some(Transition { to, reason });
+    // When; what is observed; what is told.
+    let table = [
+        (0, Signals::default(), None),
+        (1, low, change(INTO, Reason::BudgetLow)),
+        (90_000, low, None),
+        (90_001, Signals::default(), None),
+        (150_000, Signals::default(), None),
+        (
+            150_001,
+            Signals::default(),
+            change(Mode::Normal, Reason::Recovered),
+        ),
+        (
+            150_002,
+            Signals {
+                budget_spent: true,
+                ..low
+            },
+            change(INTO, Reason::BudgetSpent),
+        ),
+    ];
+    for (ms, signals, expected) in table {
+        assert_eq!(machine.observe(at(ms), signals), expected, "at {ms} ms");
+    }
+}
+
 proptest! {
     /// It never changes twice within its recovery window, and recovers once the cause is gone.
     #[test]
@@ -80,7 +116,7 @@ proptest! {
         let mut entered = None;
         for (wait, depth_max, breaker_open) in steps {
             now = now + Duration::from_millis(wait);
-            let signals = Signals { depth_max, breaker_open, budget_spent: false };
+            let signals = Signals { depth_max, breaker_open, ..Signals::default() };
             match machine.observe(now, signals) {
                 Some(Transition { to: Mode::Conservative, .. }) => entered = Some(now),
                 Some(_) => {
@@ -139,12 +175,16 @@ fn event() -> impl Strategy<Value = Event> {
         0u64..6_000,
         prop::bool::weighted(0.2),
         prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
     );
-    let signals = signals.prop_map(|(depth_max, breaker_open, budget_spent)| Signals {
-        depth_max,
-        breaker_open,
-        budget_spent,
-    });
+    let signals = signals.prop_map(
+        |(depth_max, breaker_open, budget_spent, budget_low)| Signals {
+            depth_max,
+            breaker_open,
+            budget_spent,
+            budget_low,
+        },
+    );
     prop_oneof![
         8 => (0u64..40_000, signals).prop_map(|(wait, signals)| Event::Observe(wait, signals)),
         1 => prop_oneof![Just(Mode::Normal), Just(Mode::Conservative)].prop_map(Event::Force),

@@ -204,7 +204,12 @@ impl Board {
     }
 
     /// Lets the mode follow the state of the bus.
-    pub(super) fn observe(&mut self, now: Timestamp, breaker_open: bool) -> Option<Transition> {
+    pub(super) fn observe(
+        &mut self,
+        now: Timestamp,
+        breaker_open: bool,
+        budget_low: bool,
+    ) -> Option<Transition> {
         let depth_max = self
             .lanes
             .values()
@@ -221,6 +226,7 @@ impl Board {
                 depth_max,
                 breaker_open,
                 budget_spent,
+                budget_low,
             },
         )
     }

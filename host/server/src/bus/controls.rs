@@ -52,7 +52,7 @@ impl BreakerStatus {
 pub struct ModeStatus {
     /// The mode.
     pub mode: Mode,
-    /// Why: `started`, `breaker-open`, `high-water`, `budget-spent`, `recovered` or `forced`.
+    /// Why: `started`, `breaker-open`, `high-water`, `budget-spent`, `budget-low`, `recovered` or `forced`.
     pub reason: &'static str,
     /// What it would be if nobody forced it.
     pub automatic: Mode,

@@ -173,7 +173,8 @@ fn follow_mode(shared: &Shared) {
         let gauge = shared.metrics.breaker_forced(&status.name);
         gauge.set(breaker.forced().is_some().into());
     }
-    let transition = shared.board().observe(now, any_open);
+    let budget_low = shared.budget_low.load(Ordering::Relaxed);
+    let transition = shared.board().observe(now, any_open, budget_low);
     tell_mode(shared, transition);
 }
 

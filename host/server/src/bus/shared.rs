@@ -10,6 +10,7 @@ use oona_core::breaker::{Breaker, BreakerState, Permit};
 use oona_core::entry::Record;
 use oona_core::envelope::Message;
 use oona_core::force::Forced;
+use oona_core::limits::Invalid;
 use oona_core::nonces::NonceWindow;
 use oona_core::policy::{Candidate, Failure};
 use oona_core::signing::Keyring;
@@ -33,6 +34,36 @@ use crate::policies::Policies;
 use crate::store::Store;
 use crate::sync::lock;
 
+/// Why publishes are refused when it is the store that is at fault.
+const FAULTS: [&str; 5] = [
+    "breaker-open",
+    "store-unavailable",
+    "store-refused",
+    "store-unusable",
+    "no-group",
+];
+
+/// What became of messages since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fates {
+    /// Publishes that were accepted.
+    pub accepted: u64,
+    /// Of these, those that backpressure sent elsewhere than routing had.
+    pub rerouted: u64,
+    /// Publishes that were refused, though there was nothing wrong with them.
+    pub refused: u64,
+    /// Of these, those that the store or its breaker is the cause of.
+    pub refused_by_faults: u64,
+    /// Deliveries that were acknowledged.
+    pub acknowledged: u64,
+    /// Deliveries that became dead letters.
+    pub dead_lettered: u64,
+    /// Deliveries that were given up.
+    pub discarded: u64,
+    /// Entries that went unfinished: dropped from an overfull stream, or with a group that was removed.
+    pub removed: u64,
+}
+
 /// The breakers of the bus.
 const BREAKERS: [&str; 2] = ["publish", "consume"];
 
@@ -52,6 +83,8 @@ pub(super) struct Shared {
     /// Every task of the bus; they are waited for at the end.
     pub(super) tasks: TaskTracker,
     pub(super) store_up: AtomicBool,
+    /// Whether the error budget of an objective is nearly spent, as whoever watches them says.
+    pub(super) budget_low: AtomicBool,
     /// Held during a round of housekeeping.
     pub(super) rounds: tokio::sync::Mutex<()>,
     /// What rounds have removed.
@@ -119,6 +152,7 @@ impl Shared {
             abandon: CancellationToken::new(),
             tasks: TaskTracker::new(),
             store_up: AtomicBool::new(false),
+            budget_low: AtomicBool::new(false),
             rounds: tokio::sync::Mutex::default(),
             housekeeping: Mutex::default(),
             journeys: Journeys::new(config.journeys),
@@ -284,6 +318,35 @@ impl Shared {
             kernel_replayed: of_kernels(Failure::Replay),
             emergencies: emergencies("accepted") + emergencies("demoted"),
             emergencies_over_rate: emergencies("over-rate"),
+        }
+    }
+
+    /// What became of messages so far.
+    pub(super) fn fates(&self) -> Fates {
+        let settled = |wanted| sum(&self.handles.settled, |(_, step)| *step == wanted);
+        let published = |wanted: &dyn Fn(&str, &str) -> bool| {
+            sum(&self.handles.publishes, |(stream, outcome, reason)| {
+                *outcome == PublishOutcome::Rejected && wanted(stream, reason)
+            })
+        };
+        let accepted =
+            |(_, outcome, _): &(_, PublishOutcome, _)| *outcome == PublishOutcome::Accepted;
+        let streams = || self.config.streams.destinations();
+        Fates {
+            accepted: sum(&self.handles.publishes, accepted),
+            rerouted: self.metrics.publish_rerouted.get(),
+            refused: published(&|stream, reason| {
+                !(stream.is_empty() && Invalid::NAMES.contains(&reason))
+            }),
+            refused_by_faults: published(&|stream, reason| {
+                stream.is_empty() && FAULTS.contains(&reason)
+            }),
+            acknowledged: settled(Step::Ack),
+            dead_lettered: settled(Step::DeadLetter),
+            discarded: settled(Step::Discard),
+            removed: streams()
+                .map(|name| self.metrics.dropped(name).get() + self.metrics.abandoned(name).get())
+                .sum(),
         }
     }
 

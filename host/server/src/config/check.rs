@@ -23,6 +23,9 @@ pub(super) fn combinations(layers: &Layers) -> Result<(), ConfigError> {
         let group_idle = "housekeeping.group_idle_ms";
         look.more(group_idle, "consume.claim_idle_ms", GROUP_REMOVED_TOO_EARLY)?;
     }
+    for [high, low] in HYSTERESIS {
+        look.more(high, low, ALERT_FLAPS)?;
+    }
     look.not_less("publish.queue_max", "publish.group_max", GROUP_NEVER_FULL)?;
     look.streams()?;
     look.secrets()
@@ -32,7 +35,19 @@ const CLAIMED_TOO_EARLY: &str =
     "or messages would be claimed from subscribers that are still at work";
 const GROUP_REMOVED_TOO_EARLY: &str = "or groups would go whose members are still at work";
 const NO_HYSTERESIS: &str = "or conservative mode would be left the moment it is entered";
+const ALERT_FLAPS: &str = "or the alert would come and go";
 const GROUP_NEVER_FULL: &str = "or no group could ever be full";
+
+/// Where an alert fires over the first and is over under the second.
+const HYSTERESIS: [[&str; 2]; 4] = [
+    ["alerts.depth", "alerts.depth_clear"],
+    ["alerts.reroutes_percent", "alerts.reroutes_clear_percent"],
+    ["alerts.drops_percent", "alerts.drops_clear_percent"],
+    [
+        "alerts.dead_letters_per_minute",
+        "alerts.dead_letters_clear_per_minute",
+    ],
+];
 
 struct Look<'a>(&'a Layers);
 

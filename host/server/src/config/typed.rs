@@ -48,6 +48,8 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
             sample_every: read.count_u64("tracing.sample_every"),
             queue_max: read.count("tracing.queue_max"),
         },
+        objectives: super::alerts::objectives(&read)?,
+        alerts: super::alerts::alerts(&read)?,
         access: AccessConfig {
             tokens_file: read.path("access.tokens_file"),
         },
@@ -189,7 +191,7 @@ impl Read<'_> {
         (!text.is_empty()).then(|| PathBuf::from(text))
     }
 
-    fn invalid(&self, key: &str, what: String) -> ConfigError {
+    pub(super) fn invalid(&self, key: &str, what: String) -> ConfigError {
         let origin = self.0.setting(key).origin.clone();
         ConfigError {
             origin,

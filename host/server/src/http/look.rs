@@ -16,6 +16,7 @@ use oona_core::trend::Point;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Access, Denied, Right};
+use crate::alerts::AlertsAnswer;
 use crate::bus::{Bus, MemoryStatus, StreamStatus};
 use crate::chain::chain;
 use crate::journeys::JourneysConfig;
@@ -65,6 +66,11 @@ pub(super) async fn latency(State(bus): State<Bus>, Query(query): Query<LatencyQ
     };
     let latencies = bus.metrics().latencies.list(bus.now(), span);
     Json(LatencyAnswer { span, latencies }).into_response()
+}
+
+/// Objectives and alerts, as of the last look.
+pub(super) async fn alerts(State(bus): State<Bus>) -> Json<AlertsAnswer> {
+    Json(bus.metrics().alerts.answer())
 }
 
 /// One stream, and how it has fared.

@@ -6,9 +6,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use oona_core::Timestamp;
 use oona_core::policy::Kind;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -94,6 +96,9 @@ impl Registry {
             }
             let read = self.read().await;
             let was_silent = std::mem::replace(&mut silent, read.is_err());
+            if !silent {
+                self.note_heard();
+            }
             if let Err(error) = read
                 && !was_silent
             {
@@ -104,6 +109,26 @@ impl Registry {
                 );
             }
         }
+    }
+
+    fn note_heard(&self) {
+        let now = (self.0.clock)();
+        self.0.heard_ms.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// When the list was last read.
+    #[must_use]
+    pub fn heard(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.heard_ms.load(Ordering::Relaxed))
+    }
+
+    /// Whether every kind has done what the list says, as far as this host has read it.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        let last = self.0.read.borrow().after;
+        let reached = self.0.reached.borrow();
+        let has = |kind: &Kind| reached.get(kind).copied() >= last;
+        Kind::ALL.iter().all(has)
     }
 
     pub(super) fn cache(&self) -> Option<&Path> {

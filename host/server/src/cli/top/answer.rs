@@ -7,6 +7,7 @@ use oona_core::rolling::{Span, Summary};
 use oona_core::trend::Point;
 use serde::Deserialize;
 
+use crate::alerts::AlertStatus;
 use crate::bus::{GroupStatus, StreamStatus};
 use crate::latency::Stage;
 use crate::overview::{DeadLetters, StageLatency};
@@ -23,6 +24,8 @@ pub(super) struct Answer {
     pub(super) latencies: Vec<Latency>,
     pub(super) decisions: BTreeMap<String, BTreeMap<String, u64>>,
     pub(super) dead_letters: DeadLetters,
+    #[serde(default)]
+    pub(super) alerts: Vec<AlertStatus>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

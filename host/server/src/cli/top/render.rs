@@ -15,8 +15,10 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Widget};
 
+use super::answer::Answer;
 use super::model::{Loss, Model, Pane};
 use super::words::{age, fit};
+use crate::alerts::{AlertStatus, Severity};
 use crate::cli::instant;
 
 /// From this width on, dead letters have a pane of their own.
@@ -151,10 +153,32 @@ fn told(model: &Model) -> Line<'static> {
         return Line::default();
     };
     let status = &answer.status;
-    let style = if status.ready { CAUTION } else { ALARM };
-    let reasons = status.reasons.join("; ");
-    let space = if reasons.is_empty() { "" } else { " " };
-    Line::styled(format!("{space}{reasons}"), style)
+    let pages = answer.alerts.iter().any(|it| it.severity == Severity::Page);
+    let style = if status.ready && !pages {
+        CAUTION
+    } else {
+        ALARM
+    };
+    let told: Vec<_> = alerts(answer)
+        .into_iter()
+        .chain(status.reasons.clone())
+        .collect();
+    let space = if told.is_empty() { "" } else { " " };
+    Line::styled(format!("{space}{}", told.join("; ")), style)
+}
+
+/// The alerts that fire, in a few words.
+fn alerts(answer: &Answer) -> Option<String> {
+    let name = |alert: &AlertStatus| match &alert.subject {
+        Some(subject) => format!("{} {subject}", alert.name),
+        None => alert.name.to_string(),
+    };
+    let names: Vec<_> = answer.alerts.iter().map(name).collect();
+    match names.len() {
+        0 => None,
+        1 => Some(format!("alert: {}", names[0])),
+        many => Some(format!("{many} alerts: {}", names.join(", "))),
+    }
 }
 
 fn lost(loss: &Loss, now: Timestamp, paused: bool) -> String {

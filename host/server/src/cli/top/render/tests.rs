@@ -263,11 +263,22 @@ fn what_is_wrong_is_seen() {
         "from": { "name": "mine", "version": "2", "source": "wasm" }, "fault": "it traps",
     });
     policy["not_started"] = json!("mine.wasm is no component");
+    let alert = |name: &str, subject: Value| {
+        json!({
+            "name": name, "subject": subject, "state": "firing", "severity": "page", "since_ms": 0, "value": 9.0,
+            "threshold": 1.0, "unit": "", "reason": "", "advice": "",
+        })
+    };
+    wrong["alerts"] = json!([
+        alert("drops", Value::Null),
+        alert("queue_depth", json!("oona.normal"))
+    ]);
     let mut model = model();
     model.answered(NOW, parsed(wrong));
     let found = lines(&picture(&model, 120, 40)).join("\n");
     for said in [
         "store down",
+        "2 alerts: drops, queue_depth oona.normal; ",
         "dead letters: not known",
         "no route",
         "instead of mine@2: it traps",

@@ -1,0 +1,160 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const DAYS_30: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+fn at(minute: u64) -> Timestamp {
+    Timestamp::from_millis(1_764_000_000_000 + minute * MINUTE_MS)
+}
+
+fn tally(good: u64, total: u64) -> Tally {
+    Tally { good, total }
+}
+
+/// What happened for some time: until which minute, and how many of 1000 events a minute were bad.
+type Stretch = (u64, u64);
+
+fn after(target: f64, stretches: &[Stretch]) -> (Objective, Timestamp) {
+    let mut objective = Objective::new(target, DAYS_30, 1_000);
+    let mut minute = 0;
+    for (until, bad) in stretches {
+        while minute < *until {
+            objective.record(at(minute), tally(1_000 - bad, 1_000));
+            minute += 1;
+        }
+    }
+    (objective, at(minute.saturating_sub(1)))
+}
+
+/// How far over its limit the worst rule is, in whole percent of it.
+fn percent(objective: &Objective, now: Timestamp, rules: &[BurnRule]) -> u64 {
+    let worst = objective.worst(now, rules).expect("there are rules");
+    (worst.excess() * 100.0).round() as u64
+}
+
+#[test]
+fn burn_rates_are_those_of_the_workbook() {
+    const DAY: u64 = 24 * 60;
+    // What happened; how far the page and the ticket are, in percent of what they take to fire.
+    let table: [(&[Stretch], u64, u64); 9] = [
+        (&[(10, 0)], 0, 0),
+        // 144 times too fast for an hour is ten times the limit of the first page.
+        (&[(DAY, 0), (DAY + 60, 144)], 1_000, 576),
+        (&[(60, 14)], 233, 1_400),
+        (&[(60, 15)], 250, 1_500),
+        // Over: the short window takes the page back, the ticket stays.
+        (&[(60, 100), (70, 0)], 1_111, 8_571),
+        (&[(60, 100), (120, 0)], 0, 5_000),
+        (&[(3 * DAY, 1)], 17, 100),
+        (&[(3 * DAY, 2)], 33, 200),
+        (&[(3 * DAY, 6), (3 * DAY + 361, 0)], 0, 0),
+    ];
+    for (stretches, page, ticket) in table {
+        let (objective, now) = after(0.999, stretches);
+        let found = (
+            percent(&objective, now, &PAGE),
+            percent(&objective, now, &TICKET),
+        );
+        assert_eq!(found, (page, ticket), "{stretches:?}");
+    }
+}
+
+#[test]
+fn a_budget_is_what_may_be_bad_within_its_period() {
+    let table: [(f64, &[Stretch], f64); 6] = [
+        (0.95, &[], 1.0),
+        (0.95, &[(60, 0)], 1.0),
+        (0.95, &[(60, 25)], 0.5),
+        (0.95, &[(60, 50)], 0.0),
+        (0.95, &[(60, 100)], -1.0),
+        (0.999, &[(999, 0), (1_000, 1_000)], 0.0),
+    ];
+    for (target, stretches, left) in table {
+        let (objective, now) = after(target, stretches);
+        let found = objective.budget_left(now);
+        assert!((found - left).abs() < 1e-9, "{stretches:?}: {found}");
+    }
+}
+
+#[test]
+fn a_budget_comes_back_when_its_period_has_passed() {
+    let mut objective = Objective::new(0.9, Duration::from_secs(3_600), 1);
+    objective.record(at(0), tally(0, 100));
+    assert_eq!(objective.tally(at(59)).total, 100);
+    let hours = |hours: u64| Timestamp::from_millis(at(0).as_millis() + hours * HOUR_MS);
+    assert_eq!(objective.tally(hours(1)), Tally::default());
+    assert_eq!(objective.budget_left(hours(1)), 1.0);
+}
+
+#[test]
+fn nearly_spent_is_said_of_what_is_still_being_spent() {
+    let table: [(&[Stretch], bool); 6] = [
+        (&[], false),
+        (&[(60, 44)], false),
+        (&[(60, 45)], false),
+        // Nine tenths are gone, and the last minutes take from what is left.
+        (&[(60, 45), (65, 60)], true),
+        (&[(60, 200)], true),
+        (&[(60, 200), (65, 0)], false),
+    ];
+    for (stretches, expected) in table {
+        let (objective, now) = after(0.95, stretches);
+        assert_eq!(
+            objective.is_nearly_spent(now, 0.1),
+            expected,
+            "{stretches:?}"
+        );
+    }
+}
+
+#[test]
+fn too_few_events_say_nothing() {
+    for (events, expected) in [(999, false), (1_000, true)] {
+        let mut objective = Objective::new(0.95, DAYS_30, 1_000);
+        objective.record(at(0), tally(0, events));
+        assert_eq!(objective.is_nearly_spent(at(0), 0.1), expected);
+        assert_eq!(percent(&objective, at(0), &PAGE) > 100, expected);
+        assert_eq!(objective.burn_rate(at(0), Window::Hour).round(), 20.0);
+    }
+}
+
+#[test]
+fn counts_that_go_back_are_none() {
+    let table = [
+        (tally(5, 9), tally(2, 4), tally(3, 5)),
+        (tally(2, 4), tally(5, 9), tally(0, 0)),
+        (tally(9, 9), tally(2, 4), tally(5, 5)),
+    ];
+    for (after, before, expected) in table {
+        assert_eq!(after.since(before), expected);
+    }
+}
+
+proptest! {
+    /// Each window holds what is young enough, give or take the slice that it begins in; memory is bounded.
+    #[test]
+    fn windows_agree_with_a_list(
+        events in prop::collection::vec((0u64..500, 0u64..5, 1u64..5), 1..300),
+        later in 0u64..10_000,
+    ) {
+        let (mut objective, mut list, mut now) = (Objective::new(0.5, DAYS_30, 1), Vec::new(), 0);
+        for (step, bad, good) in events {
+            now += step;
+            objective.record(at(now), tally(good, good + bad));
+            list.push((now, good + bad));
+        }
+        let end = now + later;
+        let within = |minutes: u64| -> u64 {
+            let young = list.iter().filter(|(at, _)| at + minutes > end);
+            young.map(|(_, count)| count).sum()
+        };
+        for window in Window::ALL {
+            let (minutes, found) = (window.minutes(), objective.events(at(end), window).total);
+            let slice = if minutes > MINUTES_MAX { 60 } else { 0 };
+            prop_assert!((within(minutes - slice)..=within(minutes)).contains(&found), "{window:?}");
+        }
+        prop_assert!(objective.minutes.0.len() as u64 <= MINUTES_MAX);
+        prop_assert!(objective.hours.0.len() as u64 <= HOURS_MAX);
+    }
+}

@@ -1,0 +1,198 @@
+//! The objectives of a host, fed from what is counted anyhow.
+
+use oona_core::Timestamp;
+use oona_core::objective::{Burn, BurnRule, Objective, Tally, Window};
+
+use super::board::{BurnStatus, ObjectiveStatus};
+use super::config::{ObjectiveName, ObjectivesConfig};
+use crate::bus::Fates;
+use crate::latency::{Latencies, Stage};
+
+/// All of them, in the order of [`ObjectiveName::ALL`].
+pub(super) struct Levels {
+    config: ObjectivesConfig,
+    levels: [Level; 5],
+    /// Since when the bus does not do its work.
+    out_since: Option<Timestamp>,
+}
+
+/// One of them.
+struct Level {
+    name: ObjectiveName,
+    says: String,
+    objective: Objective,
+    /// What was counted at the last look.
+    counted: Tally,
+}
+
+impl Levels {
+    pub(super) fn new(config: &ObjectivesConfig) -> Self {
+        let level = |name| Level {
+            says: says(config, name),
+            objective: Objective::new(target(config, name), config.period, config.events_min),
+            counted: Tally::default(),
+            name,
+        };
+        Self {
+            config: config.clone(),
+            levels: ObjectiveName::ALL.map(level),
+            out_since: None,
+        }
+    }
+
+    /// Takes in what was counted since the last look.
+    pub(super) fn take_in(
+        &mut self,
+        now: Timestamp,
+        latencies: &Latencies,
+        fates: Fates,
+        ready: bool,
+    ) {
+        let recovery = self.recovery(now, ready);
+        let config = &self.config;
+        for level in &mut self.levels {
+            let counted = match level.name {
+                ObjectiveName::PublishLatency => {
+                    latencies.within(Stage::Publish, config.publish, |it| {
+                        it.outcome == "accepted"
+                    })
+                }
+                ObjectiveName::DeliveryLatency => {
+                    latencies.within(Stage::Delivery, config.delivery, |it| it.outcome == "first")
+                }
+                ObjectiveName::Reliability => reliability(fates),
+                ObjectiveName::DropRate => drop_rate(fates),
+                ObjectiveName::Recovery => recovery,
+            };
+            level.objective.record(now, counted.since(level.counted));
+            level.counted = counted;
+        }
+    }
+
+    /// Each look is an event; it is bad if an outage lasts for too long by then.
+    fn recovery(&mut self, now: Timestamp, ready: bool) -> Tally {
+        if ready {
+            self.out_since = None;
+        } else {
+            self.out_since.get_or_insert(now);
+        }
+        let lasts = self.out_since.map(|since| now.since(since));
+        let too_long = lasts.is_some_and(|lasts| lasts >= self.config.recovery);
+        let recovery = self
+            .levels
+            .iter()
+            .find(|it| it.name == ObjectiveName::Recovery);
+        let mut counted = recovery.map(|level| level.counted).unwrap_or_default();
+        counted.total += 1;
+        counted.good += u64::from(!too_long);
+        counted
+    }
+
+    /// Whether a budget for whose sake load is shed is nearly spent.
+    pub(super) fn is_budget_low(&self, now: Timestamp) -> bool {
+        let reserve = f64::from(self.config.budget_low_percent) / 100.0;
+        let mut those = self
+            .levels
+            .iter()
+            .filter(|level| self.config.shed_for.contains(&level.name));
+        self.config.budget_low_percent > 0
+            && those.any(|level| level.objective.is_nearly_spent(now, reserve))
+    }
+
+    /// Each objective, and what burns most of it by these rules.
+    pub(super) fn worst(
+        &self,
+        now: Timestamp,
+        rules: &'static [BurnRule],
+    ) -> impl Iterator<Item = (ObjectiveName, Burn)> {
+        let worst = move |level: &Level| Some((level.name, level.objective.worst(now, rules)?));
+        self.levels.iter().filter_map(worst)
+    }
+
+    pub(super) fn status(&self, now: Timestamp) -> Vec<ObjectiveStatus> {
+        let status = |level: &Level| {
+            let Level {
+                name,
+                says,
+                objective,
+                counted,
+            } = level;
+            let Tally { good, total } = objective.tally(now);
+            let burn = |window: Window| BurnStatus {
+                window: window.name().into(),
+                rate: objective.burn_rate(now, window),
+            };
+            ObjectiveStatus {
+                name: name.name().into(),
+                says: says.clone(),
+                target: objective.target(),
+                window: humantime::format_duration(self.config.period).to_string(),
+                good,
+                total,
+                budget_left: objective.budget_left(now),
+                burn: Window::ALL.map(burn).into(),
+                counted: *counted,
+            }
+        };
+        self.levels.iter().map(status).collect()
+    }
+}
+
+/// Messages of which it is known what became of them, and those that the bus could not take.
+fn reliability(fates: Fates) -> Tally {
+    let lost = fates.dead_lettered + fates.discarded + fates.removed + fates.refused_by_faults;
+    Tally {
+        good: fates.acknowledged,
+        total: fates.acknowledged + lost,
+    }
+}
+
+fn drop_rate(fates: Fates) -> Tally {
+    Tally {
+        good: fates.accepted,
+        total: fates.accepted + fates.refused,
+    }
+}
+
+fn target(config: &ObjectivesConfig, name: ObjectiveName) -> f64 {
+    let per_mille = match name {
+        ObjectiveName::PublishLatency => config.publish_percent * 10,
+        ObjectiveName::DeliveryLatency => config.delivery_percent * 10,
+        ObjectiveName::Reliability => config.reliability_per_mille,
+        ObjectiveName::DropRate => 1_000_u32.saturating_sub(config.drops_percent * 10),
+        ObjectiveName::Recovery => config.recovery_per_mille,
+    };
+    f64::from(per_mille) / 1_000.0
+}
+
+fn says(config: &ObjectivesConfig, name: ObjectiveName) -> String {
+    let time = humantime::format_duration;
+    match name {
+        ObjectiveName::PublishLatency => {
+            let (percent, bound) = (config.publish_percent, time(config.publish));
+            format!("publish p{percent} under {bound}")
+        }
+        ObjectiveName::DeliveryLatency => {
+            let (percent, bound) = (config.delivery_percent, time(config.delivery));
+            format!("delivery p{percent} under {bound}")
+        }
+        ObjectiveName::Reliability => {
+            let percent = f64::from(config.reliability_per_mille) / 10.0;
+            format!("{percent} % of messages are handled")
+        }
+        ObjectiveName::DropRate => {
+            format!(
+                "at most {} % of publishes are refused",
+                config.drops_percent
+            )
+        }
+        ObjectiveName::Recovery => {
+            let percent = f64::from(config.recovery_per_mille) / 10.0;
+            let bound = time(config.recovery);
+            format!("outages end within {bound}, {percent} % of the time")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Whether the bus does its work, and how each part of it is.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use oona_core::force::Forced;
+use oona_core::policy::Mode;
+use serde::Serialize;
+
+use crate::bus::{Bus, BusStatus};
+
+/// The answer of `/readyz`.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<String>,
+    checks: Vec<Check>,
+}
+
+/// One part of the bus. A part may limit the bus and leave it ready: conservative mode, a deep stream, a policy that
+/// was taken out.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    reason: String,
+}
+
+pub(super) async fn readyz(State(bus): State<Bus>) -> Response {
+    let status = bus.status();
+    let code = if status.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let checks = checks(&status, bus.config().conservative.high_water);
+    let BusStatus { ready, reasons, .. } = status;
+    let readiness = Readiness {
+        ready,
+        reasons,
+        checks,
+    };
+    (code, Json(readiness)).into_response()
+}
+
+fn checks(status: &BusStatus, high_water: u64) -> Vec<Check> {
+    vec![
+        store(status),
+        breakers(status),
+        mode(status),
+        depth(status, high_water),
+        policies(status),
+    ]
+}
+
+/// A check that fails for these reasons, and else is fine, as `fine` says.
+fn check(name: &'static str, wrong: &[String], fine: String) -> Check {
+    let ok = wrong.is_empty();
+    let reason = if ok { fine } else { wrong.join("; ") };
+    Check { name, ok, reason }
+}
+
+fn store(status: &BusStatus) -> Check {
+    let store = &status.store;
+    let (name, address) = (store.name, &store.address);
+    let down = format!("the {name} store at {address} does not answer");
+    let down = (!store.up).then_some(down);
+    check(
+        "store",
+        down.as_slice(),
+        format!("the {name} store at {address} answers"),
+    )
+}
+
+fn breakers(status: &BusStatus) -> Check {
+    let not_closed = status.breakers.iter().filter(|it| it.state != "closed");
+    let words = not_closed.map(|it| {
+        let why = it
+            .forced
+            .as_ref()
+            .map_or_else(|| it.reason.to_owned(), Forced::words);
+        format!("the {} breaker is {} ({why})", it.name, it.state)
+    });
+    let wrong: Vec<_> = words.collect();
+    check("breakers", &wrong, "all are closed".to_owned())
+}
+
+fn mode(status: &BusStatus) -> Check {
+    let mode = &status.mode_status;
+    let why = mode
+        .forced
+        .as_ref()
+        .map_or_else(|| mode.reason.to_owned(), Forced::words);
+    let words = format!("{} mode ({why})", mode.mode.name());
+    let ok = mode.mode == Mode::Normal;
+    Check {
+        name: "mode",
+        ok,
+        reason: words,
+    }
+}
+
+fn depth(status: &BusStatus, high_water: u64) -> Check {
+    let deep = status.streams.iter().filter(|it| it.depth >= high_water);
+    let words = deep.map(|it| {
+        let (name, depth) = (&it.name, it.depth);
+        format!("{name} has {depth} messages to finish, high water is {high_water}")
+    });
+    let wrong: Vec<_> = words.collect();
+    check(
+        "depth",
+        &wrong,
+        format!("every stream has fewer than {high_water} messages to finish"),
+    )
+}
+
+fn policies(status: &BusStatus) -> Check {
+    let words = status.policies.iter().filter_map(|policy| {
+        let kind = policy.kind.name();
+        match (&policy.slot.fallback, &policy.not_started) {
+            (Some(fallback), _) => Some(format!(
+                "the {kind} policy {} was taken out: {}",
+                fallback.from, fallback.fault
+            )),
+            (None, Some(why)) => Some(format!("the {kind} policy did not start: {why}")),
+            (None, None) => None,
+        }
+    });
+    let wrong: Vec<_> = words.collect();
+    check(
+        "policies",
+        &wrong,
+        "each in use is the one that was chosen".to_owned(),
+    )
+}

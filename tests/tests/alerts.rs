@@ -1,0 +1,293 @@
+//! Alerts and objectives from outside: the real binary, and whoever is told.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::routing::post;
+use oona::proto::PublishRequest;
+use oona::proto::bus_client::BusClient;
+use oona_tests::binary::{Host, PATIENCE, command, wait_until};
+use oona_tests::grpc::{Subscriber, connect};
+use oona_tests::http::get;
+use oona_tests::redis_server::RedisServer;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+const TELEMETRY: u32 = 4;
+
+/// An address that takes notices, and what it was told. The first attempt it refuses.
+async fn listener() -> (SocketAddr, mpsc::Receiver<Value>) {
+    let (told, notices) = mpsc::channel(64);
+    let attempts = Arc::new(AtomicU32::new(0));
+    let take = move |body: Bytes| async move {
+        if attempts.fetch_add(1, Ordering::Relaxed) == 0 {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        told.send(serde_json::from_slice(&body).unwrap())
+            .await
+            .unwrap();
+        StatusCode::NO_CONTENT
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().route("/hunter2", post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, notices)
+}
+
+async fn publish(host: &Host, count: u32) {
+    let mut bus = BusClient::new(connect(host.address).await.unwrap());
+    for _ in 0..count {
+        let request = PublishRequest {
+            message_type: TELEMETRY,
+            source: "test".to_owned(),
+            ..PublishRequest::default()
+        };
+        bus.publish(request).await.unwrap();
+    }
+}
+
+fn alert(address: SocketAddr, name: &str, subject: &str) -> Option<Value> {
+    let answer = get(address, "/v1/alerts").json();
+    let mut alerts = answer["alerts"].as_array().unwrap().iter();
+    let found = alerts.find(|it| it["name"] == name && it["subject"] == subject);
+    found.cloned()
+}
+
+fn is(address: SocketAddr, state: &str) -> bool {
+    let alert = alert(address, "queue_depth", "oona.telemetry");
+    alert.is_some_and(|alert| alert["state"] == state)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_fires_and_is_over_wherever_it_is_told() {
+    let (webhook, mut notices) = listener().await;
+    let url = format!("alerts.webhook_url=http://{webhook}/hunter2");
+    let mut arguments = vec!["--dev", "--set", &url];
+    for setting in [
+        "alerts.look_ms=10",
+        "alerts.looks=3",
+        "alerts.depth=3",
+        "alerts.depth_clear=1",
+    ] {
+        arguments.extend(["--set", setting]);
+    }
+    let host = Host::start(&arguments);
+    let address = host.address;
+    assert!(wait_until(|| is(address, "ok")));
+    publish(&host, 4).await;
+    assert!(
+        wait_until(|| is(address, "firing")),
+        "{}",
+        get(address, "/v1/alerts").text()
+    );
+    let alert = alert(address, "queue_depth", "oona.telemetry").unwrap();
+    assert_eq!(
+        (&alert["value"], &alert["threshold"]),
+        (&json!(4.0), &json!(3.0))
+    );
+    assert_eq!(
+        (&alert["severity"], &alert["unit"]),
+        (&json!("page"), &json!("messages"))
+    );
+    assert!(alert["since_ms"].as_u64() > Some(0), "{alert}");
+    let gauge =
+        r#"oona_alert_firing{alert="queue_depth",subject="oona.telemetry",severity="page"}"#;
+    let counter = r#"oona_alert_fired_total{alert="queue_depth",subject="oona.telemetry"}"#;
+    let exposed = |line: String| get(address, "/metrics").text().lines().any(|it| it == line);
+    assert!(
+        exposed(format!("{gauge} 1.0")),
+        "{}",
+        get(address, "/metrics").text()
+    );
+    assert!(exposed(format!("{counter} 1")));
+    let directory = TempDir::new().unwrap();
+    let top = ["top", "--once", "--server", &address.to_string()];
+    let top = command(&directory, &top).output().unwrap();
+    let top = String::from_utf8(top.stdout).unwrap();
+    assert!(top.contains("alert: queue_depth oona.telemetry"), "{top}");
+    // It was told, though the first attempt had failed.
+    let notice = tokio::time::timeout(PATIENCE, notices.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(notice["what"], "fired");
+    for field in [
+        "name",
+        "subject",
+        "severity",
+        "value",
+        "threshold",
+        "unit",
+        "reason",
+        "advice",
+    ] {
+        assert_eq!(notice[field], alert[field], "{field}");
+    }
+    let mut subscriber = Subscriber::group(address, "workers", 100).await;
+    for _ in 0..4 {
+        let delivery = subscriber.next().await;
+        subscriber.ack(vec![delivery.id]).await;
+    }
+    assert!(
+        wait_until(|| is(address, "ok")),
+        "{}",
+        get(address, "/v1/alerts").text()
+    );
+    let notice = tokio::time::timeout(PATIENCE, notices.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (&notice["what"], &notice["name"]),
+        (&json!("cleared"), &json!("queue_depth"))
+    );
+    let recent = get(address, "/v1/alerts").json()["recent"].clone();
+    assert_eq!(
+        (&recent[0]["what"], &recent[1]["what"]),
+        (&json!("cleared"), &json!("fired"))
+    );
+    assert!(wait_until(|| exposed(
+        r#"oona_alert_notices_total{outcome="sent"} 2"#.to_owned()
+    )));
+    host.wait_for_log("the webhook was not told");
+    assert!(!host.log().contains("hunter2"), "{}", host.log());
+}
+
+#[test]
+fn a_budget_that_is_nearly_spent_makes_the_bus_shed_load() {
+    let redis = RedisServer::down();
+    let url = redis.url();
+    let mut arguments = vec!["--redis", &url];
+    for setting in [
+        "alerts.look_ms=10",
+        "objectives.shed_for=recovery",
+        "objectives.recovery_ms=0",
+        "objectives.events_min=3",
+        "policies.allow_unsigned=true",
+    ] {
+        arguments.extend(["--set", setting]);
+    }
+    let host = Host::start(&arguments);
+    let mode = || get(host.address, "/v1/status").json()["mode_status"].clone();
+    let sheds = || mode()["mode"] == "conservative" && mode()["reason"] == "budget-low";
+    assert!(wait_until(sheds), "{}", mode());
+    let counter = r#"oona_conservative_transitions_total{to="conservative",reason="budget-low"} 1"#;
+    let exposition = get(host.address, "/metrics");
+    assert!(
+        exposition.text().lines().any(|line| line == counter),
+        "{}",
+        exposition.text()
+    );
+    let answer = get(host.address, "/v1/alerts").json();
+    let mut objectives = answer["objectives"].as_array().unwrap().iter();
+    let recovery = objectives.find(|it| it["name"] == "recovery").unwrap();
+    assert!(recovery["budget_left"].as_f64() < Some(0.1), "{recovery}");
+    assert_eq!(recovery["burn"][0]["window"], "5m");
+    assert!(
+        recovery["burn"][0]["rate"].as_f64() > Some(1.0),
+        "{recovery}"
+    );
+}
+
+/// The check of `/readyz` with this name.
+fn check(address: SocketAddr, name: &str) -> Value {
+    let answer = get(address, "/readyz").json();
+    let mut checks = answer["checks"].as_array().unwrap().iter();
+    checks.find(|check| check["name"] == name).unwrap().clone()
+}
+
+fn signal(redis: &RedisServer, name: &str) {
+    let id = redis.id().unwrap().to_string();
+    let sent = Command::new("kill").args(["-s", name, &id]).status();
+    assert!(sent.unwrap().success());
+}
+
+#[test]
+fn a_host_is_alive_and_says_what_is_wrong_while_redis_stands_still() {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let host = Host::start(&["--redis", &url, "--set", "policies.allow_unsigned=true"]);
+    let address = host.address;
+    assert!(wait_until(|| get(address, "/readyz").status == 200));
+    let answer = get(address, "/readyz").json();
+    let checks = answer["checks"].as_array().unwrap().iter();
+    let names: Vec<_> = checks
+        .clone()
+        .map(|check| check["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["store", "breakers", "mode", "depth", "policies"]);
+    for check in checks {
+        assert_eq!(check["ok"], true, "{check}");
+        assert!(!check["reason"].as_str().unwrap().is_empty(), "{check}");
+    }
+    signal(&redis, "STOP");
+    // Nothing of it asks the store, so it cannot wait for it.
+    for _ in 0..20 {
+        assert_eq!(get(address, "/healthz").text(), "ok\n");
+    }
+    assert!(wait_until(|| get(address, "/readyz").status == 503));
+    assert_eq!(get(address, "/healthz").text(), "ok\n");
+    let store = check(address, "store");
+    assert_eq!(store["ok"], false);
+    assert!(
+        store["reason"]
+            .as_str()
+            .unwrap()
+            .contains("does not answer"),
+        "{store}"
+    );
+    assert_eq!(get(address, "/v1/alerts").status, 200);
+    signal(&redis, "CONT");
+    assert!(wait_until(|| get(address, "/readyz").status == 200));
+    assert_eq!(check(address, "store")["ok"], true);
+}
+
+#[test]
+fn each_check_says_why() {
+    let host = Host::start(&["--dev"]);
+    let address = host.address;
+    assert!(wait_until(|| get(address, "/readyz").status == 200));
+    let directory = TempDir::new().unwrap();
+    let server = address.to_string();
+    let tell = |arguments: &[&str]| {
+        let arguments: Vec<_> = arguments
+            .iter()
+            .copied()
+            .chain(["--server", &server])
+            .collect();
+        let output = command(&directory, &arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    tell(&["mode", "conservative"]);
+    let mode = check(address, "mode");
+    assert_eq!(mode["ok"], false);
+    assert!(
+        mode["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("conservative mode (forced by"),
+        "{mode}"
+    );
+    assert_eq!(get(address, "/readyz").status, 200, "it does its work");
+    tell(&["breaker", "open", "publish"]);
+    let breakers = check(address, "breakers");
+    assert_eq!(breakers["ok"], false);
+    assert!(
+        breakers["reason"]
+            .as_str()
+            .unwrap()
+            .starts_with("the publish breaker is open (forced by"),
+        "{breakers}"
+    );
+    assert_eq!(get(address, "/readyz").status, 503);
+}
