@@ -7,6 +7,7 @@
 //! | `GET /healthz` | 200 while the process runs, whatever else is wrong |
 //! | `GET /readyz` | 200 while the bus does its work, else 503 with the reasons |
 //! | `GET /metrics` | everything that is counted |
+//! | `GET /` | the console; what it asks for is in `console.rs`, and guarded as `site.rs` says |
 //! | `GET /v1/latency?span=1m` | how long each step took within 1m, 5m, 1h, or since the start |
 //! | `GET /debug/queues` | every stream: depth, groups, the oldest message, the last five minutes |
 //! | `GET /debug/breakers` | every breaker and the mode, with the reason |
@@ -15,6 +16,7 @@
 //! A publish must name its content type, `application/json` or `application/x-protobuf`, so that a
 //! page in a browser cannot publish without being asked.
 
+mod console;
 mod look;
 mod publish;
 
@@ -26,24 +28,32 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::access::Access;
 use crate::bus::{Bus, BusStatus};
+use crate::grpc::AdminOptions;
 use crate::metrics;
 
-/// What is served over HTTP.
-pub fn router(bus: Bus, access: Access) -> Router {
+/// What is served over HTTP. `names` are those of this host, beside its addresses.
+pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
+    let access = admin.access.clone();
+    let site = console::Site {
+        access: access.clone(),
+        names: names.into(),
+    };
     let guarded = Router::new()
         .route("/v1/latency", get(look::latency))
         .route("/debug/queues", get(look::queues))
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))
-        .layer(from_fn_with_state(access, look::guard));
+        .layer(from_fn_with_state(access, look::guard))
+        .merge(console::data(bus.clone(), admin))
+        .layer(from_fn_with_state(site, console::guard));
     Router::new()
         .route("/v1/publish", post(publish::publish))
         .route("/v1/status", get(status))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
+        .merge(console::page())
         .merge(guarded)
         .with_state(bus)
 }
