@@ -21,6 +21,7 @@ export function open() {
     if (now === undefined) return;
     show(missing, now === null);
     show(grid, now !== null);
+    if (now === null) asked = Infinity;
     if (now) parts.forEach((part) => part.update(now));
   }
   return { root, open: refresh, update: () => Date.now() - asked >= EVERY_MS && refresh() };

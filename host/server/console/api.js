@@ -47,12 +47,15 @@ export const post = (path, body) =>
     signal: AbortSignal.timeout(ACT_MS_MAX),
   });
 
+/** What a host answers that knows no such thing: where another path fits, it takes the name for something else. */
+const UNSERVED = [400, 404, 405];
+
 /** What `get` says; nothing where this host has no such thing. */
 export async function getIfServed(path) {
   try {
     return await get(path);
   } catch (error) {
-    if (error instanceof Refused && [404, 405].includes(error.status)) return null;
+    if (error instanceof Refused && UNSERVED.includes(error.status)) return null;
     throw error;
   }
 }

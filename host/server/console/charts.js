@@ -95,9 +95,13 @@ export function timeline(root, { height = 168, span, lines, marks = () => [], va
   });
 }
 
+/** The least of the past that is shown, in s. */
+const SPAN_MIN = 30;
+
 function range(times, span) {
   const end = times.at(-1) ?? Date.now() / 1000;
-  return [end - span, end];
+  const begin = Math.min(times[0] ?? end, end - SPAN_MIN);
+  return [Math.max(end - span, begin), end];
 }
 
 function drawMarks(plot, marks, c) {

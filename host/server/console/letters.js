@@ -208,6 +208,7 @@ function auditor() {
       const now = await getIfServed('/v1/dead-letters/audit').catch(() => undefined);
       if (now === undefined) return;
       if (!now?.counts) {
+        asked = Infinity;
         fill(body, null, () => h('p', { class: 'empty' }, 'The audit is not available on this host.'));
         return;
       }

@@ -23,10 +23,13 @@ const STAGES = {
 };
 
 export function open(state) {
-  const parts = [tiles(state), streams(), flow(), latency(), decisions(state), rejections(), lastLetter(state), protection(), firing(state)];
-  const [figures, ...panels] = parts;
-  const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Overview'), figures.root,
-    h('div', { class: 'grid' }, panels.map((part) => part.root)));
+  const [figures, policies, lines] = [tiles(state), decisions(state), streams()];
+  const left = [rejections(), flow(), protection()];
+  const right = [lastLetter(state), latency(), firing(state)];
+  const parts = [figures, policies, lines, ...left, ...right];
+  const column = (panels) => h('div', { class: 'column' }, panels.map(({ root }) => root));
+  const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Overview'), figures.root, policies.root, lines.root,
+    h('div', { class: 'grid' }, column(left), column(right)));
   return {
     root,
     close: () => parts.forEach((part) => part.close?.()),
@@ -199,7 +202,7 @@ function decisions(state) {
   const note = state.may('policies:read') ? h('a', { href: '#/policies' }, 'Versions and history') : null;
   const { root } = panel('Policies in use', { wide: true, id: 'in-use', actions: note }, cards,
     h('div', { class: 'head sub' }, h('h3', {}, 'Decisions per second, by reason'), keys), drawing);
-  const draw = (now) => {
+  const draw = () => {
     const top = (mixes.kinds.get(shownKind)?.reasons() ?? []).slice(0, REASONS_MAX);
     if (JSON.stringify(top) !== JSON.stringify(reasons)) {
       reasons = top;
@@ -208,7 +211,6 @@ function decisions(state) {
     const data = mixes.stacked(shownKind, reasons);
     if (reasons.length) chart.draw(data);
     for (const card of cards.children) card.setAttribute('aria-pressed', card.dataset.kind === shownKind);
-    void now;
   };
   const card = ({ kind }) => {
     const name = h('strong', { data: { figure: `version:${kind}` } });
@@ -244,7 +246,7 @@ function decisions(state) {
     update(now) {
       const items = now.status.policies.map((policy) => [policy, now.decisions[policy.kind] ?? {}]);
       keep(cards, items, ([policy]) => policy.kind, ([policy]) => card(policy));
-      draw(now);
+      draw();
     },
   };
 }
@@ -253,24 +255,24 @@ function decisions(state) {
 function drawMix(bar, list, kind, mix) {
   const entries = Object.entries(mix).sort((a, b) => b[1] - a[1]);
   const all = sum(entries, ([, number]) => number);
-  const shown = entries.slice(0, REASONS_MAX);
-  keep(bar, shown, ([reason]) => reason, () => {
+  const shown = entries.slice(0, REASONS_MAX).map(([reason, number], index) => ({ reason, number, all, tone: PALETTE[index] }));
+  keep(bar, shown, ({ reason }) => reason, () => {
     const root = h('i');
-    return { root, update([reason, number]) {
-      root.className = PALETTE[shown.findIndex(([other]) => other === reason)];
+    return { root, update({ number, tone }) {
+      root.className = tone;
       root.style.flexGrow = String(number);
     } };
   });
-  keep(list, shown, ([reason]) => reason, ([reason]) => {
+  keep(list, shown, ({ reason }) => reason, ({ reason }) => {
     const dot = h('i');
-    const number = h('span', { class: 'number', data: { figure: `decided:${kind}:${reason}` } });
+    const decided = h('span', { class: 'number', data: { figure: `decided:${kind}:${reason}` } });
     const share = h('span', { class: 'faint number' });
     return {
-      root: h('li', {}, dot, h('span', {}, reason), number, share),
-      update([, value]) {
-        dot.className = `dot ${PALETTE[shown.findIndex(([other]) => other === reason)]}`;
-        tell(number, count(value));
-        tell(share, percent(value, all));
+      root: h('li', {}, dot, h('span', {}, reason), decided, share),
+      update(now) {
+        dot.className = `dot ${now.tone}`;
+        tell(decided, count(now.number));
+        tell(share, percent(now.number, now.all));
       },
     };
   });
@@ -370,6 +372,7 @@ function firing(state) {
       asked = Date.now();
       const answer = await getIfServed('/v1/alerts').catch(() => undefined);
       if (answer === undefined) return;
+      if (answer === null) asked = Infinity;
       const list = answer?.alerts.filter((alert) => alert.state !== 'ok') ?? [];
       fill(body, [answer === null, list.map((alert) => [alert.name, alert.subject, alert.state])], () => {
         if (answer === null) return h('p', { class: 'empty' }, 'Alerts are not available on this host.');
