@@ -2,9 +2,15 @@
 
 import { getIfServed } from './api.js';
 import { facts, fill, h, keep, panel, show, table, tell } from './dom.js';
-import { age, count, figure, time } from './words.js';
+import { age, count, figure, spaced, time } from './words.js';
 
 const EVERY_MS = 2_000;
+
+/** A value and what it is measured in. */
+function measure(value, unit) {
+  if (unit === 'flag') return value > 0 ? 'yes' : 'no';
+  return unit === 'percent' ? `${figure(value)} %` : `${figure(value)} ${unit ?? ''}`;
+}
 
 const TONES = { ok: 'good', pending: 'caution', firing: 'bad' };
 const ORDER = ['firing', 'pending', 'ok'];
@@ -41,10 +47,10 @@ function alerts() {
       update(now) {
         mark.className = `tag ${TONES[now.state] ?? ''}`;
         tell(mark, now.state);
-        tell(name, now.name);
+        tell(name, spaced(now.name));
         tell(severity, [now.subject, now.severity].filter(Boolean).join(' · '));
-        tell(value, `${figure(now.value)} ${now.unit ?? ''}`);
-        tell(threshold, `${figure(now.threshold)} ${now.unit ?? ''}`);
+        tell(value, measure(now.value, now.unit));
+        tell(threshold, now.unit === 'flag' ? '–' : measure(now.threshold, now.unit));
         tell(since, now.since_ms ? time(now.since_ms) : '–');
         tell(why, now.reason ?? '');
         tell(advice, now.state === 'ok' ? '' : now.advice ?? '');
@@ -74,7 +80,7 @@ function objectives() {
     return {
       root: h('div', { class: 'card' }, name, says, h('span', { class: 'line' }, meter, left), more),
       update(now) {
-        tell(name, now.name);
+        tell(name, spaced(now.name));
         tell(says, now.says);
         meter.value = Math.max(0, Math.min(1, now.budget_left));
         tell(left, `${(now.budget_left * 100).toFixed(1)} % of the budget is left`);
@@ -101,7 +107,7 @@ function recent() {
       const latest = [...entries].sort((a, b) => b.at_ms - a.at_ms);
       fill(body, latest, ...latest.map((entry) => () => h('tr', {}, h('td', { title: `${age(Date.now() - entry.at_ms)} ago` }, time(entry.at_ms)),
         h('td', {}, h('span', { class: `tag ${entry.what === 'fired' ? 'bad' : 'good'}` }, entry.what)),
-        h('td', {}, [entry.name, entry.subject].filter(Boolean).join(' · ')), h('td', { class: 'words' }, entry.reason))));
+        h('td', {}, [spaced(entry.name), entry.subject].filter(Boolean).join(' · ')), h('td', { class: 'words' }, entry.reason))));
     },
   };
 }

@@ -20,6 +20,7 @@ const clock = (values, step) =>
 function chart(root, height, options) {
   let plot;
   let data;
+  root.style.height = `${height}px`;
   const make = () => {
     plot?.destroy();
     plot = new uPlot({ ...options(colour), width: Math.max(root.clientWidth, 40), height }, data, root);

@@ -2,7 +2,7 @@
 
 import { Refused, get } from './api.js';
 import { facts, h, panel, tell } from './dom.js';
-import { ms, time } from './words.js';
+import { ms, spaced, time } from './words.js';
 
 export function open(state) {
   const search = h('input', { type: 'search', name: 'id', 'aria-label': 'Event id', placeholder: 'Event id of a message', autocomplete: 'off', required: true });
@@ -55,7 +55,7 @@ function timeline(journey) {
     const more = [step.detail, step.group && `group ${step.group}`, step.attempt && `attempt ${step.attempt}`].filter(Boolean).join(' · ');
     return h('li', { class: WRONG.has(step.step) ? 'step bad' : 'step' },
       h('span', { class: 'at number', title: time(step.at_ms) }, `+${ms(step.at_ms - first)}`),
-      h('strong', {}, step.step.replace('_', ' ')),
+      h('strong', {}, spaced(step.step)),
       h('span', { class: 'number' }, step.took_ms === null ? '' : ms(step.took_ms)),
       h('span', { class: 'track' }, bar), h('span', { class: 'words faint' }, more));
   });

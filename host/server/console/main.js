@@ -37,8 +37,9 @@ const state = {
 let current;
 let timer;
 let lostSince = null;
+let lostWhy = '';
 let wait = EVERY_MS;
-let turn = 0;
+let busy = false;
 
 const allowed = () => PAGES.filter(({ right }) => state.may(right));
 
@@ -90,13 +91,13 @@ function drawState() {
   tell($('host'), `${location.host} · v${now.version} · ${store.name}`);
 }
 
-function drawLost(error) {
+/** Says since when nobody answers, and why. */
+function drawLost() {
   show($('lost'), lostSince !== null);
   document.body.classList.toggle('lost', lostSince !== null);
   if (lostSince === null) return;
-  const why = error instanceof Refused ? error.message : 'the host does not answer';
   const since = `${time(lostSince)}, ${age(Date.now() - lostSince)} ago`;
-  tell($('lost'), `Connection lost at ${since}: ${why}. The figures are from before. Trying again…`);
+  tell($('lost'), `Connection lost at ${since}: ${lostWhy}. The figures are from before. Trying again…`);
 }
 
 async function signIn(why = '') {
@@ -116,7 +117,6 @@ async function signIn(why = '') {
 
 /** Asks the host once. */
 async function look() {
-  const mine = ++turn;
   if (!state.me.rights.length && !state.me.name) {
     await signIn();
     drawPages();
@@ -124,7 +124,6 @@ async function look() {
   }
   const answer = state.may('bus:read') ? await get('/v1/overview') : null;
   if (!answer) await get('/v1/me');
-  if (mine !== turn) return;
   if (answer) state.overview = answer;
   drawState();
   current?.view.update?.(answer);
@@ -132,7 +131,8 @@ async function look() {
 
 async function poll() {
   clearTimeout(timer);
-  if (document.hidden) return;
+  if (document.hidden || busy) return;
+  busy = true;
   try {
     await look();
     if (lostSince !== null) say('Connected again');
@@ -144,11 +144,12 @@ async function poll() {
       state.me = { name: '', rights: [], authenticated: false };
     } else {
       lostSince ??= Date.now();
+      lostWhy = error instanceof Refused ? error.message : 'the host does not answer';
       wait = Math.min(wait * 2, EVERY_MS_MAX);
     }
-    drawLost(error);
+    drawLost();
   }
-  clearTimeout(timer);
+  busy = false;
   timer = setTimeout(poll, wait);
 }
 
@@ -184,5 +185,5 @@ $('sign-out').addEventListener('click', () => {
   location.reload();
 });
 drawPages();
-setInterval(() => lostSince !== null && tell($('lost'), $('lost').textContent.replace(/, [^,]* ago/, `, ${age(Date.now() - lostSince)} ago`)), 1_000);
+setInterval(drawLost, EVERY_MS);
 poll();

@@ -4,7 +4,7 @@ import { getIfServed } from './api.js';
 import { PALETTE, sparkline, timeline } from './charts.js';
 import { facts, fill, h, keep, panel, show, table, tell } from './dom.js';
 import { Mixes, REASONS_MAX } from './mix.js';
-import { age, count, digest, figure, ms, percent, plural, time, version } from './words.js';
+import { age, count, digest, figure, ms, percent, plural, spaced, time, version } from './words.js';
 
 const mixes = new Mixes();
 let observed = 0;
@@ -24,12 +24,14 @@ const STAGES = {
 
 export function open(state) {
   const [figures, policies, lines] = [tiles(state), decisions(state), streams()];
-  const left = [rejections(), flow(), protection()];
-  const right = [lastLetter(state), latency(), firing(state)];
-  const parts = [figures, policies, lines, ...left, ...right];
-  const column = (panels) => h('div', { class: 'column' }, panels.map(({ root }) => root));
-  const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Overview'), figures.root, policies.root, lines.root,
-    h('div', { class: 'grid' }, column(left), column(right)));
+  const ends = [rejections(), lastLetter(state)];
+  const left = [flow(), protection()];
+  const right = [latency(), firing(state)];
+  const parts = [figures, policies, ...ends, lines, ...left, ...right];
+  const roots = (panels) => panels.map(({ root }) => root);
+  const columns = [left, right].map((panels) => h('div', { class: 'column' }, roots(panels)));
+  const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Overview'), figures.root, policies.root,
+    h('div', { class: 'grid' }, roots(ends)), lines.root, h('div', { class: 'grid' }, columns));
   return {
     root,
     close: () => parts.forEach((part) => part.close?.()),
@@ -84,7 +86,7 @@ function tiles(state) {
       const refused = now.publishes.filter(({ outcome }) => outcome === 'rejected').sort((a, b) => b.count - a.count);
       rejected.say(count(sum(refused, (entry) => entry.count)), refused[0] ? `most: ${refused[0].reason}` : 'since start');
       const { length, last, error } = now.dead_letters;
-      dead.say(count(length), error ?? (last ? `last ${age(last.age_ms)} ago` : 'none'));
+      dead.say(count(length), error ?? (last ? `${last.class}, ${age(last.age_ms)} ago` : 'none'));
     },
   };
 }
@@ -134,7 +136,7 @@ const key = (name, label) => h('span', { class: 'key' }, h('i', { class: `dot ${
 function flow() {
   const drawing = h('div', { class: 'drawing', role: 'img', 'aria-label': 'Messages published and settled per second' });
   const lines = () => [{ label: 'published', name: 'c1', fill: true }, { label: 'settled', name: 'c2' }];
-  const chart = timeline(drawing, { span: 300, lines, value: figure });
+  const chart = timeline(drawing, { height: 190, span: 300, lines, value: figure });
   const { root } = panel('Messages per second', { note: '5 minutes' },
     h('div', { class: 'keys' }, key('c1', 'published'), key('c2', 'settled')), drawing);
   return {
@@ -155,7 +157,7 @@ function flow() {
 }
 
 function latency() {
-  const drawing = h('div', { class: 'drawing short', role: 'img', 'aria-label': 'Latency of publishes' });
+  const drawing = h('div', { class: 'drawing', role: 'img', 'aria-label': 'Latency of publishes' });
   const lines = () => [
     { label: 'p99', name: 'c3', fill: true }, { label: 'p95', name: 'c4', fill: true }, { label: 'p50', name: 'c1', fill: true },
   ];
@@ -379,7 +381,7 @@ function firing(state) {
         if (!list.length) return h('p', { class: 'empty' }, 'Nothing fires.');
         return h('ul', { class: 'plain' }, list.map((alert) => h('li', {},
           h('span', { class: `tag ${alert.state === 'firing' ? 'bad' : 'caution'}` }, alert.state), ' ',
-          h('strong', {}, alert.name), alert.subject ? ` ${alert.subject}` : '', h('p', { class: 'faint' }, alert.reason))));
+          h('strong', {}, spaced(alert.name)), alert.subject ? ` ${alert.subject}` : '', h('p', { class: 'faint' }, alert.reason))));
       });
     },
   };

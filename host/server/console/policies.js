@@ -35,6 +35,7 @@ export function open(state) {
   async function act({ path, body, done }) {
     if (!body) return;
     try {
+      if (body.config) body.config = JSON.parse(body.config);
       const answer = await post(path, body);
       say(`${done} (revision ${answer.revision})`);
     } catch (error) {
@@ -53,13 +54,15 @@ export function open(state) {
 
 async function activation(artifact) {
   const words = [
-    `${version(artifact)} will decide, as the ${artifact.kind} policy of every host, with the configuration in use now.`,
+    `${version(artifact)} will decide, as the ${artifact.kind} policy of every host.`,
     'It passes the gates first; if it does not, nothing changes.',
   ];
-  const answer = await confirm(`Activate ${version(artifact)}?`, words, 'Activate', { danger: false });
+  const config = h('textarea', { name: 'config', rows: 4, spellcheck: 'false' }, artifact.config);
+  const options = { danger: false, fields: [['Configuration', config]] };
+  const answer = await confirm(`Activate ${version(artifact)}?`, words, 'Activate', options);
   return {
     path: `/v1/policies/${artifact.kind}/activate`,
-    body: answer && { digest: artifact.digest, message: answer.message },
+    body: answer && { digest: artifact.digest, message: answer.message, config: answer.config },
     done: `${version(artifact)} is in use`,
   };
 }
@@ -175,16 +178,20 @@ function artifacts(mayAct, activate) {
       root: h('tr', { data: { digest: artifact.digest } }, h('th', { scope: 'row' }, version(artifact)), h('td', {}, artifact.kind),
         h('td', {}, h('code', { title: artifact.digest }, digest(artifact))), h('td', { class: 'number' }, bytes(artifact.size)),
         h('td', {}, artifact.signed_by.length ? plural(artifact.signed_by.length, 'signature') : 'no'), action),
-      update({ inUse }) {
+      update(now) {
+        const { inUse } = now;
+        artifact = now;
         fill(action, inUse, () => (inUse ? h('span', { class: 'tag good' }, 'in use') : mayAct ? button : h('span')));
       },
     };
   };
   return {
     root,
-    update({ artifacts: list_, policies }) {
+    update({ artifacts: list_, policies, history }) {
+      // With what it was used last; its own defaults else.
+      const configOf = (name) => history.findLast((change) => change.digest === name && change.config)?.config ?? '{}';
       const used = new Set(policies.map((policy) => policy.digest));
-      keep(body, list_.map((artifact) => ({ ...artifact, inUse: used.has(artifact.digest) })), ({ digest: name }) => name, row);
+      keep(body, list_.map((artifact) => ({ ...artifact, inUse: used.has(artifact.digest), config: configOf(artifact.digest) })), ({ digest: name }) => name, row);
       list.hidden = !list_.length;
       none.hidden = list_.length > 0;
     },

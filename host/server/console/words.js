@@ -65,5 +65,5 @@ export const version = ({ name, version: number }) => `${name} ${number}`;
 
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
-/** `oona.kernels.requests` may be broken after each dot. */
-export const joined = (parts) => parts.filter(Boolean).join(' · ');
+/** `queue_depth` as people write it. */
+export const spaced = (name) => name.replaceAll('_', ' ');

@@ -21,7 +21,6 @@ use crate::grpc::{self, AdminOptions, GrpcLimits};
 use crate::http;
 use crate::registry::{Author, Registry, RegistryOptions, begin};
 use crate::server::Port;
-use crate::signature::TrustedKeys;
 use crate::store::Store;
 
 /// How many connections, subscribers, and publishes of one connection the demo serves at once.
@@ -45,8 +44,8 @@ impl Served {
         let options = RegistryOptions {
             host: "demo".to_owned(),
             trust: Trust {
-                keys: TrustedKeys::new(Vec::new()),
                 allow_unsigned: true,
+                ..Trust::default()
             },
             cache: None,
             poll: POLL,
