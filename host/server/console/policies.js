@@ -10,7 +10,7 @@ const EVERY_MS = 2_000;
 export function open(state) {
   const mayAct = state.may('policies:write');
   const cards = h('div', { class: 'grid' });
-  const kept = artifacts(mayAct, (artifact) => act(activation(artifact)));
+  const kept = artifacts(mayAct, async (artifact) => act(await activation(artifact)));
   const changes = history();
   const failure = h('p', { class: 'wrong', role: 'alert' });
   const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Policies'), failure, cards,
