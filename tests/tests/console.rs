@@ -36,9 +36,12 @@ fn publish_telemetry(address: SocketAddr, id: &str, payload: &str) {
     assert_eq!(publish(address, &message).status, 200);
 }
 
+/// More than any test publishes.
+const CREDIT: u32 = 1_000_000;
+
 /// A message that nobody can handle lies in the dead-letter stream.
 async fn file_a_letter(address: SocketAddr, id: &str, payload: &str) -> Subscriber {
-    let mut subscriber = Subscriber::group(address, "workers", 10).await;
+    let mut subscriber = Subscriber::group(address, "workers", CREDIT).await;
     publish_telemetry(address, id, payload);
     let nack = Nack {
         delivery_id: subscriber.next().await.id,
@@ -471,7 +474,7 @@ async fn screenshots() {
     let large = json!({ "type": "telemetry", "payload": "x".repeat(300_000) });
     assert_eq!(publish(address, &large).status, 413);
     let browser = open(address, "overview").await;
-    browser.wait_for("#in-use .u-over", |_| true).await;
+    drawn(&browser).await;
     for (page, selector) in PAGES {
         browser.go(&format!("http://{address}/#/{page}")).await;
         browser.wait_for(selector, |_| true).await;
@@ -488,11 +491,24 @@ async fn screenshots() {
     ] {
         browser.go(&format!("http://{address}/")).await;
         browser.wait_for("#streams tbody", |_| true).await;
-        browser.wait_for("#in-use .u-over", |_| true).await;
+        drawn(&browser).await;
         keep(&directory, name, &browser.picture().await);
         browser.close().await;
     }
 }
+
+/// Waits until there is a line of decisions to be seen.
+async fn drawn(browser: &Browser) {
+    let samples = "return Number(document.querySelector('#in-use .drawing').dataset.samples ?? 0)";
+    let enough = browser.eventually(async || {
+        let count = browser.ask(samples, Vec::new()).await.as_u64();
+        count.filter(|count| *count >= SAMPLES_MIN)
+    });
+    assert!(enough.await.is_some(), "nothing is drawn");
+}
+
+/// As many samples as make a line.
+const SAMPLES_MIN: u64 = 8;
 
 /// The largest picture that is kept, in bytes.
 const PICTURE_BYTES_MAX: usize = 150 * 1024;
@@ -549,6 +565,8 @@ fn round(address: SocketAddr) {
         let message = json!({ "type": kind, "source": "trainer", "payload": "loss 0.25" });
         assert_eq!(publish(address, &message).status, 200);
     }
+    let urgent = json!({ "type": "field_report", "priority": "high", "source": "guard" });
+    assert_eq!(publish(address, &urgent).status, 200);
 }
 
 impl Drop for Traffic {

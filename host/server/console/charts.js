@@ -33,6 +33,7 @@ function chart(root, height, options) {
     draw(next) {
       const alike = data?.length === next.length;
       data = next;
+      root.dataset.samples = data[0].length;
       if (plot && alike) plot.setData(data);
       else if (root.isConnected) make();
     },
