@@ -222,7 +222,9 @@ fn only_who_may_see_the_bus_sees_it() {
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("[[token]]\nname = '{name}'\nsha256 = '{digest}'\nrights = ['{right}']\n")
     };
-    let tokens = token("ada", "sees", "bus:read") + &token("bob", "other", "policies:read");
+    let tokens = token("ada", "sees", "bus:read")
+        + &token("bob", "other", "policies:read")
+        + &token("eve", "letters", "dead-letters:read");
     fs::write(&path, tokens).unwrap();
     let setting = format!("access.tokens_file={}", path.display());
     let host = Host::start(&["--dev", "--set", &setting]);
@@ -241,6 +243,11 @@ fn only_who_may_see_the_bus_sees_it() {
         assert!(lacks.text().contains("`bob` lacks the right bus:read"));
         assert_eq!(get_with(host.address, path, "sees").status, 200, "{path}");
     }
+    let audit = "/v1/dead-letters/audit";
+    assert_eq!(get_with(host.address, audit, "sees").status, 403);
+    assert!(wait_until(|| get_with(host.address, audit, "letters")
+        .status
+        == 200));
 }
 
 /// A line of the tables of docs/metrics.md: what is to be found in the exposition.

@@ -103,6 +103,7 @@ over_both_stores! {
     keeping::idle_consumers_go_unless_they_hold_something
     keeping::an_idle_group_goes_and_tells_what_it_had_to_do
     keeping::a_range_is_read_page_by_page
+    keeping::a_step_over_entries_reads_each_nth
     keeping::a_dead_letter_is_redriven_once
     keeping::entries_are_removed_whatever_became_of_them
     keeping::what_is_too_old_or_too_much_expires

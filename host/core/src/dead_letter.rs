@@ -6,6 +6,7 @@
 //! nobody takes it for what it claims to be, and so that it can be restored to the byte. Beside the
 //! letter of a message stands the entry as it was read, bytes and signature, in a field of its own.
 
+pub mod audit;
 mod query;
 
 use bytes::Bytes;

@@ -8,11 +8,15 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp as WireTime;
 
 use crate::breaker::BreakerState;
+use crate::dead_letter::audit::{Count, Picture, Rate};
 use crate::leyline::{
     HealthStatus, MetricPoint, SystemHealth, TelemetryEvent, TelemetryLevel, TelemetryPacket,
 };
 use crate::rolling::Summary;
 use crate::time::Timestamp;
+
+/// How many names are told of each sort that dead letters are told apart by: those with the most.
+const AUDIT_NAMES_MAX: usize = 8;
 
 /// What was counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,15 @@ pub struct Counts {
     pub emergencies_over_rate: u64,
 }
 
+/// What an auditor last found in the dead-letter stream.
+#[derive(Clone, Debug, Default)]
+pub struct Audit {
+    /// What there is.
+    pub picture: Picture,
+    /// How many are filed.
+    pub rate: Rate,
+}
+
 /// How a host is at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -52,6 +65,8 @@ pub struct Snapshot {
     pub publish_breaker: BreakerState,
     /// State of the consume breaker.
     pub consume_breaker: BreakerState,
+    /// The dead letters, once they were audited.
+    pub audit: Option<Audit>,
     /// Whether the bus protects itself.
     pub conservative: bool,
     /// Whether it does its work.
@@ -220,7 +235,43 @@ fn metrics(snapshot: &Snapshot) -> Vec<MetricPoint> {
     }
     let conservative = f64::from(u8::from(snapshot.conservative));
     add("conservative_mode", conservative, "flag");
+    if let Some(Audit { picture, rate }) = &snapshot.audit {
+        let age_ms = |oldest| picture.at_ms.saturating_sub(oldest) as f64;
+        add("dead_letter_depth", picture.length as f64, "messages");
+        add(
+            "dead_letter_oldest_ms",
+            picture.oldest_ms.map_or(0.0, age_ms),
+            "ms",
+        );
+        add("dead_letter_filed_per_minute", rate.per_minute, "messages");
+        add(
+            "dead_letter_rising",
+            f64::from(u8::from(rate.rising)),
+            "flag",
+        );
+        for (by, counts) in picture.counts.each() {
+            points.extend(
+                counts
+                    .iter()
+                    .take(AUDIT_NAMES_MAX)
+                    .map(|count| estimate(by, count)),
+            );
+        }
+    }
     points
+}
+
+/// How many dead letters there are of one name, about.
+fn estimate(by: &str, count: &Count) -> MetricPoint {
+    MetricPoint {
+        name: "oona.dead_letter_estimate".to_owned(),
+        value: count.estimate as f64,
+        unit: "messages".to_owned(),
+        attributes: BTreeMap::from([
+            ("by".to_owned(), by.to_owned()),
+            ("name".to_owned(), count.name.clone()),
+        ]),
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +301,7 @@ mod tests {
             consume: Summary::default(),
             publish_breaker: BreakerState::Closed,
             consume_breaker: BreakerState::Open,
+            audit: None,
             conservative: true,
             ready: true,
             reasons: Vec::new(),
@@ -307,6 +359,57 @@ mod tests {
         assert_eq!(names.len(), packet.metrics.len(), "each name once");
         let time = packet.timestamp.unwrap();
         assert_eq!((time.seconds, time.nanos), (1, 500_000_000));
+    }
+
+    #[test]
+    fn dead_letters_are_told_by_name_once_they_were_audited() {
+        let count = |name: &str, estimate| Count {
+            name: name.to_owned(),
+            estimate,
+            sampled: 1,
+        };
+        let mut picture = Picture {
+            at_ms: 5_000,
+            length: 9,
+            oldest_ms: Some(1_000),
+            ..Picture::default()
+        };
+        picture.counts.class = vec![count("poison", 70), count("stale", 2)];
+        let names = (0..AUDIT_NAMES_MAX + 5).map(|number| count(&number.to_string(), 1));
+        picture.counts.source = names.collect();
+        let rate = Rate {
+            per_minute: 3.0,
+            rising: true,
+            ..Rate::default()
+        };
+        let snapshot = Snapshot {
+            audit: Some(Audit { picture, rate }),
+            ..snapshot()
+        };
+        let packet = told(&snapshot, &[]);
+        let values = |name: &str| -> Vec<f64> {
+            let points = packet.metrics.iter().filter(|point| point.name == name);
+            points.map(|point| point.value).collect()
+        };
+        for (name, expected) in [
+            ("depth", 9.0),
+            ("oldest_ms", 4_000.0),
+            ("filed_per_minute", 3.0),
+            ("rising", 1.0),
+        ] {
+            assert_eq!(
+                values(&format!("oona.dead_letter_{name}")),
+                [expected],
+                "{name}"
+            );
+        }
+        assert_eq!(
+            values("oona.dead_letter_estimate").len(),
+            2 + AUDIT_NAMES_MAX
+        );
+        let poison = packet.metrics.iter().find(|point| point.value == 70.0);
+        assert_eq!(poison.unwrap().attributes["by"], "class");
+        assert_eq!(poison.unwrap().attributes["name"], "poison");
     }
 
     #[test]

@@ -208,8 +208,7 @@ function auditor() {
       const now = await getIfServed('/v1/dead-letters/audit').catch(() => undefined);
       if (now === undefined) return;
       if (!now?.counts) {
-        asked = Infinity;
-        fill(body, null, () => h('p', { class: 'empty' }, 'The audit is not available on this host.'));
+        fill(body, null, () => h('p', { class: 'empty' }, 'There is no audit yet, or not on this host.'));
         return;
       }
       tell(note, `${count(now.sampled)} of ${count(now.length)} looked at, ${time(now.at_ms)}; oldest ${age(now.oldest_ms)}${now.rising ? '; rising' : ''}`);

@@ -9,6 +9,7 @@
 //! Everything that decides is in `oona-core` or in a policy; what is here waits, asks and performs.
 
 mod admission;
+mod audit;
 mod board;
 mod broadcast;
 mod config;

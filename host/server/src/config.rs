@@ -20,6 +20,7 @@ use std::time::Duration;
 use std::{env, fmt, fs};
 
 use oona_core::budget::BudgetConfig;
+use oona_core::dead_letter::audit::RiseConfig;
 use oona_core::policy::Kind;
 use oona_wasm::EngineConfig;
 
@@ -77,6 +78,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// What is told on the bus.
     pub telemetry: TelemetryConfig,
+    /// How dead letters are audited.
+    pub audit: AuditConfig,
     /// Who may administer.
     pub access: AccessConfig,
     /// What is logged.
@@ -89,6 +92,17 @@ pub struct Config {
 pub struct TelemetryConfig {
     /// How often; `None` for never.
     pub interval: Option<Duration>,
+}
+
+/// How dead letters are audited.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditConfig {
+    /// How often; `None` for never.
+    pub interval: Option<Duration>,
+    /// How many an audit reads.
+    pub sample_max: u64,
+    /// When more are filed than usual.
+    pub rise: RiseConfig,
 }
 
 /// The port.

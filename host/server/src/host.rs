@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::auditor;
 use crate::bus::{Bus, BusTasks, Foundation};
 use crate::chain::chain;
 use crate::clock;
@@ -98,6 +99,8 @@ pub struct Host {
     watching: Option<JoinHandle<()>>,
     /// Tells on the bus how the host is.
     telling: Option<JoinHandle<()>>,
+    /// Looks at the dead letters.
+    auditing: Option<JoinHandle<()>>,
     /// Writes the decision log; ends when all who decide have ended.
     recording: Option<JoinHandle<()>>,
 }
@@ -158,6 +161,10 @@ impl Host {
         let period = config.telemetry.interval;
         let telling =
             period.map(|period| tokio::spawn(telemetry::tell(bus.clone(), period, stop.clone())));
+        let audit = config.audit;
+        let auditing = audit
+            .interval
+            .map(|period| tokio::spawn(auditor::audit(bus.clone(), audit, period, stop.clone())));
         let address = port.address();
         let admin = AdminOptions { registry, access };
         let serving = tokio::spawn(serve(port, &bus, &config, admin, stop.clone()));
@@ -173,6 +180,7 @@ impl Host {
             following,
             watching,
             telling,
+            auditing,
             recording,
         })
     }
@@ -250,6 +258,7 @@ impl Host {
             Some(self.following),
             self.watching,
             self.telling,
+            self.auditing,
             self.recording,
         ];
         for task in others.into_iter().flatten() {

@@ -9,6 +9,7 @@
 //! | `GET /metrics` | everything that is counted |
 //! | `GET /` | the console; what it asks for is in `console.rs`, and guarded as `site.rs` says |
 //! | `GET /v1/latency?span=1m` | how long each step took within 1m, 5m, 1h, or since the start |
+//! | `GET /v1/dead-letters/audit` | what the dead letters are, from a sample, and whether more come than usual |
 //! | `GET /debug/queues` | every stream: depth, groups, the oldest message, the last five minutes |
 //! | `GET /debug/breakers` | every breaker and the mode, with the reason |
 //! | `GET /debug/memory` | what the process holds, and what bounds it |
@@ -28,6 +29,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 
+use crate::access::Right;
 use crate::bus::{Bus, BusStatus};
 use crate::grpc::AdminOptions;
 use crate::metrics;
@@ -39,12 +41,19 @@ pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
         access: access.clone(),
         names: names.into(),
     };
+    let letters = Router::new()
+        .route("/v1/dead-letters/audit", get(look::audit))
+        .layer(from_fn_with_state(
+            (access.clone(), Right::ReadDeadLetters),
+            look::guard,
+        ));
     let guarded = Router::new()
         .route("/v1/latency", get(look::latency))
         .route("/debug/queues", get(look::queues))
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))
-        .layer(from_fn_with_state(access, look::guard))
+        .layer(from_fn_with_state((access, Right::ReadBus), look::guard))
+        .merge(letters)
         .merge(console::data(bus.clone(), admin))
         .layer(from_fn_with_state(site, console::guard));
     Router::new()

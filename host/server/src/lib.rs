@@ -5,6 +5,7 @@
 //! embed the bus.
 
 pub mod access;
+pub mod auditor;
 pub mod author;
 pub mod bench;
 pub mod bus;

@@ -6,6 +6,7 @@
 //! that a policy may invent, are bounded by [`LABEL_VALUES_MAX`]: what comes after is counted
 //! as `other`, so that no policy can grow the exposition without limit.
 
+mod audit;
 mod families;
 mod groups;
 
@@ -24,6 +25,7 @@ use families::{
     Table, stream_label,
 };
 
+pub use audit::{AuditGauges, AuditStatus};
 pub use groups::{GroupGauges, GroupSample};
 
 pub use families::{LABEL_LENGTH_MAX, LABEL_VALUES_MAX};
@@ -120,6 +122,8 @@ pub struct Metrics {
     pub latencies: Arc<Latencies>,
     /// What each consumer group has to do.
     pub groups: Arc<GroupGauges>,
+    /// What lies in the dead-letter stream, as an auditor last found it.
+    pub audit: Arc<AuditGauges>,
     /// What happened of late.
     pub events: Arc<Events>,
     /// Messages per pipeline to the store.
@@ -164,6 +168,8 @@ impl Metrics {
         t.0.register("build", "Version of this host", build);
         let latencies = Arc::new(Latencies::default());
         t.0.register_collector(Box::new(Arc::clone(&latencies)));
+        let audit = Arc::new(AuditGauges::default());
+        t.0.register_collector(Box::new(Arc::clone(&audit)));
         let groups = Arc::new(GroupGauges::default());
         t.0.register_collector(Box::new(Arc::clone(&groups)));
         Self {
@@ -175,6 +181,7 @@ impl Metrics {
             policies: PolicyFamilies::register(t),
             latencies,
             groups,
+            audit,
             events: Arc::default(),
             group_size: t.histogram("group_size", "Messages per pipeline to the store", GROUPS),
             conservative_mode: t.gauge("conservative_mode", "1 in conservative mode"),

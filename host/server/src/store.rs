@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oona_core::Timestamp;
 use oona_core::broadcast::{ReceiptOutcome, Sight};
+use oona_core::dead_letter::audit::Stride;
 use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::NonceSeen;
 use serde::Serialize;
@@ -152,6 +153,25 @@ pub trait Store: Turns + Send + Sync + fmt::Debug {
         after: Option<EntryId>,
         count: usize,
     ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Steps over up to `count` entries after `after`, oldest first, and reads those that `stride` takes.
+    async fn sample(
+        &self,
+        stream: &StreamName,
+        after: Option<EntryId>,
+        count: usize,
+        stride: Stride,
+    ) -> Result<Sampled, StoreError> {
+        let entries = self.range(stream, after, count).await?;
+        Ok(Sampled {
+            seen: entries.len() as u64,
+            last: entries.last().map(|entry| entry.id),
+            entries: (0..)
+                .zip(entries)
+                .filter_map(|(place, entry)| stride.takes(place).then_some(entry))
+                .collect(),
+        })
+    }
 
     /// Moves an entry to another stream, with other fields. `None` if it was gone.
     async fn redrive(
@@ -356,6 +376,17 @@ pub enum Step {
         /// What is written beside it, in the field [`ORIGINAL`](oona_core::entry::ORIGINAL).
         original: Option<Bytes>,
     },
+}
+
+/// What a step over entries has met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sampled {
+    /// How many entries it was.
+    pub seen: u64,
+    /// The last of them.
+    pub last: Option<EntryId>,
+    /// Those that were read.
+    pub entries: Vec<Entry>,
 }
 
 /// How many entries were dropped.

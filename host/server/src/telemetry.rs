@@ -6,7 +6,7 @@ use std::time::Duration;
 use oona_core::envelope::message_type;
 use oona_core::outcome::Outcome;
 use oona_core::rolling::Span;
-use oona_core::telemetry::{Event, Level, Snapshot, packet, stream_word};
+use oona_core::telemetry::{Audit, Event, Level, Snapshot, packet, stream_word};
 use prost::Message as _;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -99,6 +99,10 @@ fn snapshot(bus: &Bus) -> Snapshot {
         consume: within(Stage::Handler, None),
         publish_breaker,
         consume_breaker,
+        audit: bus.metrics().audit.status().map(|found| Audit {
+            picture: found.picture,
+            rate: found.rate,
+        }),
         conservative: status.mode == oona_core::policy::Mode::Conservative,
         ready: status.ready,
         reasons: status.reasons,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use oona::store::{Dropped, NonceClaim, Oldest, RemovedGroup, Settlement, Step, StreamName};
 use oona_core::Timestamp;
+use oona_core::dead_letter::audit::Stride;
 use oona_core::entry::EntryId;
 use oona_core::policy::NonceSeen;
 
@@ -183,6 +184,48 @@ pub(super) async fn a_range_is_read_page_by_page(bench: &Bench) {
     assert_eq!(page(Some(ids[2])).await.len(), 0);
     assert_eq!(page(ids[1].previous()).await, ["2", "3"]);
     assert_eq!(bench.payloads("none").await.len(), 0);
+}
+
+pub(super) async fn a_step_over_entries_reads_each_nth(bench: &Bench) {
+    let ids = bench
+        .append("s", &["0", "1", "2", "3", "4", "5", "6"])
+        .await;
+    let stream = StreamName::from("s");
+    let step = async |after, count, skip, every| {
+        let stride = Stride { skip, every };
+        let found = bench
+            .store
+            .sample(&stream, after, count, stride)
+            .await
+            .unwrap();
+        (found.seen, found.last, texts(&found.entries))
+    };
+    let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let last = Some(ids[6]);
+    assert_eq!(
+        step(None, 9, 0, 1).await,
+        (7, last, texts(&["0", "1", "2", "3", "4", "5", "6"]))
+    );
+    assert_eq!(step(None, 9, 1, 3).await, (7, last, texts(&["1", "4"])));
+    assert_eq!(
+        step(None, 4, 0, 2).await,
+        (4, Some(ids[3]), texts(&["0", "2"]))
+    );
+    assert_eq!(
+        step(Some(ids[3]), 4, 2, 1_000_000).await,
+        (3, last, texts(&["6"]))
+    );
+    assert_eq!(step(Some(ids[3]), 4, 3, 1).await, (3, last, texts(&[])));
+    assert_eq!(step(last, 4, 0, 1).await, (0, None, texts(&[])));
+    let found = bench
+        .store
+        .sample(&stream, None, 4, Stride::NOTHING)
+        .await
+        .unwrap();
+    assert_eq!(
+        (found.seen, found.last, found.entries.len()),
+        (4, Some(ids[3]), 0)
+    );
 }
 
 pub(super) async fn a_dead_letter_is_redriven_once(bench: &Bench) {

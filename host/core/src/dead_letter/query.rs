@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::DeadLetter;
 use crate::entry::EntryId;
+use crate::envelope::message_type;
 use crate::policy::Failure;
 use crate::time::Timestamp;
 
@@ -14,6 +15,9 @@ pub const NAMES_MAX: usize = 64;
 
 /// The name of all that a [`Tally`] has no room for.
 pub const OTHERS: &str = "others";
+
+/// The source of a message that does not say.
+const UNKNOWN: &str = "unknown";
 
 /// Which dead letters are meant. What it does not say fits all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,8 +96,10 @@ pub struct Tally {
     pub streams: BTreeMap<String, u64>,
     /// By the group that could not handle them.
     pub groups: BTreeMap<String, u64>,
-    /// By wire number of the message's type.
+    /// By the message's type.
     pub message_types: BTreeMap<String, u64>,
+    /// By the subsystem that published the message.
+    pub sources: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -111,11 +117,15 @@ impl Tally {
         count(&mut self.groups, &happened.group);
         if let Some(message) = letter.message() {
             self.payload_bytes += message.payload.len() as u64;
-            let number = message.message_type;
-            match crate::envelope::message_type::name(number) {
-                Some(name) => count(&mut self.message_types, name),
-                None => count(&mut self.message_types, &number.to_string()),
-            }
+            count(
+                &mut self.message_types,
+                &message_type::word(message.message_type),
+            );
+            let source = match &*message.source {
+                "" => UNKNOWN,
+                source => source,
+            };
+            count(&mut self.sources, source);
         }
     }
 }
@@ -161,7 +171,7 @@ mod tests {
     use super::*;
     use crate::dead_letter::Circumstances;
     use crate::entry::Fields;
-    use crate::envelope::{Message, message_type};
+    use crate::envelope::Message;
 
     fn letter() -> DeadLetter {
         let message = Message {
@@ -348,6 +358,7 @@ mod tests {
             (Some(1_000), Some(9_000))
         );
         assert_eq!(tally.message_types, [("field_report".to_owned(), 2)].into());
+        assert_eq!(tally.sources, [("unknown".to_owned(), 2)].into());
         for number in 0..NAMES_MAX * 2 {
             other.circumstances.class = number.to_string();
             tally.add(&other);

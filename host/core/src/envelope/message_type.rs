@@ -56,6 +56,12 @@ pub fn name(number: u32) -> Option<&'static str> {
         .map(|(_, name)| name)
 }
 
+/// The name of a wire number, or its digits if it is not listed.
+#[must_use]
+pub fn word(number: u32) -> String {
+    name(number).map_or_else(|| number.to_string(), str::to_owned)
+}
+
 /// The wire number of a name, or of a number in decimal digits.
 #[must_use]
 pub fn from_name(name: &str) -> Option<u32> {

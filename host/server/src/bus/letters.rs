@@ -427,7 +427,7 @@ fn fields(shared: &Shared, restored: Restored) -> Vec<(bytes::Bytes, bytes::Byte
     }
 }
 
-fn read(shared: &Shared, entry: &Entry) -> Result<DeadLetter, LetterError> {
+pub(super) fn read(shared: &Shared, entry: &Entry) -> Result<DeadLetter, LetterError> {
     let id = entry.id;
     if let Some(keyring) = shared.keyring() {
         let payload = entry.payload().map(AsRef::as_ref).unwrap_or_default();

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oona_core::budget::BudgetConfig;
+use oona_core::dead_letter::audit::RiseConfig;
 use oona_core::policy::Kind;
 use oona_wasm::EngineConfig;
 
 use super::error::{ConfigError, Problem};
 use super::layers::Layers;
 use super::{
-    AccessConfig, Config, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig,
+    AccessConfig, AuditConfig, Config, LogConfig, LogFormat, Places, PoliciesConfig, PolicyConfig,
     RegistryConfig, ServerConfig, SigningConfig, StoreConfig, StoreKind, StoreUrl, TelemetryConfig,
 };
 
@@ -31,6 +32,15 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
         },
         telemetry: TelemetryConfig {
             interval: Some(read.millis("telemetry.interval_ms")).filter(|period| !period.is_zero()),
+        },
+        audit: AuditConfig {
+            interval: Some(read.millis("dead_letters.audit_interval_ms"))
+                .filter(|period| !period.is_zero()),
+            sample_max: read.count_u64("dead_letters.audit_sample_max"),
+            rise: RiseConfig {
+                per_minute_min: f64::from(read.count_u32("dead_letters.audit_rise_min")),
+                factor: f64::from(read.count_u32("dead_letters.audit_rise_factor")),
+            },
         },
         access: AccessConfig {
             tokens_file: read.path("access.tokens_file"),

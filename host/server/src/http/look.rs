@@ -1,6 +1,7 @@
 //! What a host shows of itself: latencies, queues, breakers, memory.
 //!
-//! Where there is a file of tokens, each needs the right `bus:read`: `authorization: Bearer TOKEN`.
+//! Where there is a file of tokens, each needs the right `bus:read`, and what tells of dead letters the right
+//! `dead-letters:read`: `authorization: Bearer TOKEN`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,11 +20,15 @@ use crate::bus::{Bus, MemoryStatus, StreamStatus};
 use crate::latency::{LatencyStatus, no_span};
 use crate::overview::POINTS;
 
-/// Lets only those pass who may see how the bus is.
-pub(super) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+/// Lets only those pass who have a right.
+pub(super) async fn guard(
+    State((access, right)): State<(Access, Right)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let token = request.headers().get(header::AUTHORIZATION);
     let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match access.who(token, None, Right::ReadBus) {
+    match access.who(token, None, right) {
         Ok(_) => next.run(request).await,
         Err(denied) => {
             let code = match denied {
@@ -88,6 +93,16 @@ pub(super) async fn breakers(State(bus): State<Bus>) -> Response {
         "mode": status.mode_status,
     }))
     .into_response()
+}
+
+/// What the dead letters are, from a sample.
+pub(super) async fn audit(State(bus): State<Bus>) -> Response {
+    let Some(found) = bus.metrics().audit.status() else {
+        let sorry = "the dead letters have not been audited yet; dead_letters.audit_interval_ms says \
+                     how often they are, and 0 is never\n";
+        return (StatusCode::NOT_FOUND, sorry).into_response();
+    };
+    Json(found).into_response()
 }
 
 /// What the process holds, and what bounds it.

@@ -28,12 +28,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oona_core::Timestamp;
 use oona_core::broadcast::Sight;
+use oona_core::dead_letter::audit::Stride;
 use oona_core::entry::{Entry, EntryId, Fields, Record};
 use oona_core::policy::NonceSeen;
 use redis::{Cmd, Pipeline, Value, cmd};
 
 use self::address::Address;
-use self::command::{delayed, eval, event_key, idle_key, kept_key, ms, receipts_key};
+use self::command::{beyond, delayed, eval, event_key, idle_key, kept_key, ms, receipts_key};
 use self::connection::Connections;
 pub(crate) use self::connection::{KEEPS_ALL, NEEDED, field, is_supported, victims};
 pub use self::probe::{Probe, Refusal, Visit};
@@ -41,8 +42,8 @@ pub use self::rehearsal::{Needs, Rehearsed};
 use self::reply::{GroupInfo, Unexpected};
 use super::{
     Append, ClaimRequest, Claimed, Dropped, GroupDepth, GroupStart, NonceClaim, Oldest,
-    ReadRequest, RemovedGroup, Settlement, Store, StoreError, StoreInfo, StreamDepth, StreamName,
-    Written,
+    ReadRequest, RemovedGroup, Sampled, Settlement, Store, StoreError, StoreInfo, StreamDepth,
+    StreamName, Written,
 };
 
 /// How many entries one trim removes at most; it is repeated while there is more.
@@ -537,16 +538,34 @@ impl Store for RedisStore {
         after: Option<EntryId>,
         count: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
         let mut command = cmd("XRANGE");
         command
             .arg(&**stream)
-            .arg(from)
+            .arg(beyond(after))
             .arg("+")
             .arg("COUNT")
             .arg(count);
         let answer = self.connections.ask(&command).await?;
         self.parse(reply::entries(answer))
+    }
+
+    async fn sample(
+        &self,
+        stream: &StreamName,
+        after: Option<EntryId>,
+        count: usize,
+        stride: Stride,
+    ) -> Result<Sampled, StoreError> {
+        // More than are looked at are as good as none; the server counts in doubles.
+        let most = count as u64 + 1;
+        let mut command = eval(scripts::SAMPLE, &[stream]);
+        command
+            .arg(beyond(after))
+            .arg(count)
+            .arg(stride.skip.min(most))
+            .arg(stride.every.min(most));
+        let answer = self.connections.ask(&command).await?;
+        self.parse(reply::sampled(answer))
     }
 
     async fn redrive(

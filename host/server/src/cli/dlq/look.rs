@@ -263,6 +263,7 @@ fn figures(stats: &Value) -> String {
         ("reason", "reasons"),
         ("failure", "failures"),
         ("type", "message_types"),
+        ("source", "sources"),
         ("stream", "streams"),
         ("group", "groups"),
     ] {

@@ -25,6 +25,11 @@ pub(super) fn kept_key(name: &str) -> String {
     format!("oona:kept:{name}")
 }
 
+/// Where a range begins that takes what comes after an entry.
+pub(super) fn beyond(after: Option<EntryId>) -> String {
+    after.map_or_else(|| "-".to_owned(), |id| format!("({id}"))
+}
+
 /// A script that is run with these keys.
 pub(super) fn eval(script: &str, keys: &[&str]) -> Cmd {
     let mut command = cmd("EVAL");

@@ -6,7 +6,7 @@ use oona_core::broadcast::{Receipt, ReceiptOutcome, Sight, Standing};
 use oona_core::entry::{Entry, EntryId, Fields};
 use redis::Value;
 
-use super::super::{Oldest, RemovedGroup, Written};
+use super::super::{Oldest, RemovedGroup, Sampled, Written};
 
 /// A reply that is not what the command promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +88,20 @@ fn fields(value: Value) -> Result<Fields, Unexpected> {
 pub fn entries(value: Value) -> Result<Vec<Entry>, Unexpected> {
     let found: Result<Vec<_>, _> = list(value)?.into_iter().map(entry).collect();
     Ok(found?.into_iter().flatten().collect())
+}
+
+/// What a step over entries has met.
+pub fn sampled(value: Value) -> Result<Sampled, Unexpected> {
+    let mut parts = list(value)?.into_iter();
+    let (Some(seen), Some(last), Some(taken)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(Unexpected("a step over entries"));
+    };
+    let seen = count(&seen)?;
+    Ok(Sampled {
+        seen,
+        last: if seen == 0 { None } else { Some(id(&last)?) },
+        entries: entries(taken)?,
+    })
 }
 
 /// Streams with their entries, as `XREADGROUP` answers.

@@ -40,6 +40,15 @@ redis.call('SET', KEYS[2], id .. ' ' .. ARGV[2], 'PX', ARGV[1])
 return id
 ";
 
+/// `KEYS`: stream. `ARGV`: from, count, skip, every. How many entries there are, the id of the last, and
+/// after `skip` of them each `every`th: what is stepped over stays in the server.
+pub(super) const SAMPLE: &str = r"
+local found = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
+local taken = {}
+for place = ARGV[3] + 1, #found, tonumber(ARGV[4]) do taken[#taken + 1] = found[place] end
+return {#found, #found > 0 and found[#found][1] or '', taken}
+";
+
 /// `KEYS`: stream, receipts. `ARGV`: group, id, outcome, ms. Runs in one transaction before the step that
 /// settles the entry, and writes only if that step will: so either both happen or neither.
 pub(super) const RECEIPT: &str = r"
