@@ -79,7 +79,7 @@ check: ## Formatting, lints, documentation, dependencies.
 	    else printf 'make check: cargo-deny is not installed; dependencies were not checked\n' >&2; fi
 
 .PHONY: setup
-setup: ## Installs what the tests need: redis-server, Prometheus, clang, Python and two packages of it.
+setup: ## Installs what the tests need: redis-server, Prometheus, clang, Chromium, Python and two packages of it.
 	@tests/setup.sh
 
 .PHONY: clean

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and this machine lacks: redis-server, Prometheus, what the examples in C and in
-# Python are built with, and the packages of the peer in tests/interop. With arguments, only what they
-# name. Starts no service: each test starts a server of its own on a free port, and ends it.
+# Python are built with, a browser for the console, and the packages of the peer in tests/interop. With
+# arguments, only what they name. Starts no service: each test starts a server of its own on a free port, and ends it.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,6 +24,7 @@ has() {
         # Whichever clang the example takes.
         clang) (cd examples/freshness-in-c && OONA_OUT=/dev/null sh build.sh) ;;
         python3) python3 -c 'import ensurepip, venv' ;;
+        chromium) command -v chromedriver && { command -v chromium || command -v google-chrome; } ;;
         peer) cmp $peer target/peer/installed && target/peer/bin/python -c 'import redis, google.protobuf' ;;
         *) return 2 ;;
     esac >/dev/null 2>&1
@@ -40,7 +41,10 @@ packages() {
         clang:*) echo clang lld ;;
         python3:apt) echo python3 python3-venv ;;
         python3:*) echo python3 ;;
-        *) fail "no such thing: $1; redis-server, prometheus, clang, python3 or peer" ;;
+        chromium:apt) echo chromium chromium-driver ;;
+        chromium:brew) echo --cask google-chrome chromedriver ;;
+        chromium:dnf) echo chromium chromedriver ;;
+        *) fail "no such thing: $1; redis-server, prometheus, clang, python3, chromium or peer" ;;
     esac
 }
 
@@ -72,7 +76,7 @@ install_peer() {
         cp $peer target/peer/installed
 }
 
-[ $# -gt 0 ] || set -- redis-server prometheus clang python3 peer
+[ $# -gt 0 ] || set -- redis-server prometheus clang python3 chromium peer
 for what in "$@"; do
     has "$what" && continue
     say "installing $what, up to a minute"
@@ -95,6 +99,7 @@ for what in "$@"; do
         prometheus) echo 'Prometheus 2.42 or later, with promtool,' ;;
         clang) echo 'clang 14 or later with lld, for wasm32,' ;;
         python3) echo 'Python 3.10 or later with venv and pip' ;;
+        chromium) echo 'Chromium and the chromedriver of the same version' ;;
         peer) echo "the packages of $peer into a venv in target/peer" ;;
     esac) and try again"
 done

@@ -109,11 +109,21 @@ pub fn post(address: SocketAddr, path: &str, content_type: &str, body: &[u8]) ->
 }
 
 fn ask(address: SocketAddr, head: &str, body: &[u8]) -> Answer {
+    send(address, &format!("{head}host: {address}\r\n"), body)
+}
+
+/// Sends a request with exactly this head: its lines, the one for the host among them.
+///
+/// # Panics
+///
+/// If nothing answers.
+#[must_use]
+pub fn send(address: SocketAddr, head: &str, body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).expect("the port is open");
     stream
         .set_read_timeout(Some(PATIENCE))
         .expect("a timeout can be set");
-    let head = format!("{head}host: {address}\r\nconnection: close\r\n\r\n");
+    let head = format!("{head}connection: close\r\n\r\n");
     stream
         .write_all(head.as_bytes())
         .expect("the head can be sent");

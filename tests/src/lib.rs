@@ -1,6 +1,7 @@
 //! What the tests have in common.
 
 pub mod binary;
+pub mod browser;
 pub mod bus;
 pub mod by_hand;
 pub mod clock;

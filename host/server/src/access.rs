@@ -40,6 +40,16 @@ pub enum Right {
 }
 
 impl Right {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::ReadPolicies,
+        Self::WritePolicies,
+        Self::ReadDeadLetters,
+        Self::WriteDeadLetters,
+        Self::ReadBus,
+        Self::WriteBus,
+    ];
+
     /// The name in the file of tokens.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -143,6 +153,24 @@ impl Access {
         self.0.as_ref().map(|tokens| tokens.len())
     }
 
+    /// The name under which somebody acts who has this token, as [`Access::who`] has it, and all that he may.
+    ///
+    /// # Errors
+    ///
+    /// If the token is not known.
+    pub fn held(
+        &self,
+        token: Option<&str>,
+        claimed: Option<&str>,
+    ) -> Result<(String, Vec<Right>), Denied> {
+        let may = |right: &Right| self.who(token, claimed, *right).is_ok();
+        let rights: Vec<_> = Right::ALL.into_iter().filter(may).collect();
+        match self.who(token, claimed, Right::ReadBus) {
+            Ok(name) | Err(Denied::Lacks { name, .. }) => Ok((name, rights)),
+            Err(unknown) => Err(unknown),
+        }
+    }
+
     /// The name under which somebody acts who has this token and says that he is `claimed`.
     ///
     /// # Errors
@@ -206,6 +234,11 @@ mod tests {
                 .map_err(|denied| denied.to_string())
         };
         use Right::{ReadPolicies, WritePolicies};
+        let held = |token| access.held(token, None);
+        let ada = vec![ReadPolicies, WritePolicies];
+        assert_eq!(held(Some("a")), Ok(("ada".to_owned(), ada)));
+        assert_eq!(held(Some("e")), Ok(("eve".to_owned(), Vec::new())));
+        assert_eq!(held(Some("x")), Err(Denied::Unknown));
         assert_eq!(who(Some("a"), WritePolicies).unwrap(), "ada");
         assert_eq!(who(Some("a"), ReadPolicies).unwrap(), "ada");
         assert_eq!(who(Some("b"), ReadPolicies).unwrap(), "bob");
@@ -230,6 +263,8 @@ mod tests {
         let access = Access::default();
         let who = access.who(None, Some("ada"), Right::WritePolicies);
         assert_eq!(who.unwrap(), "ada (not authenticated)");
+        let (name, rights) = access.held(None, Some("console")).unwrap();
+        assert_eq!((&*name, rights.len()), ("console (not authenticated)", 6));
         assert_eq!(
             access.who(None, None, Right::ReadPolicies).unwrap(),
             "somebody (not authenticated)"

@@ -66,7 +66,7 @@ pub use self::letters::{
 };
 pub use self::memory::{Held, MemoryStatus};
 pub use self::shared::Fates;
-pub use self::status::{BusStatus, GroupStatus, StoreStatus, StreamStatus};
+pub use self::status::{BusStatus, GroupStatus, PublishCount, StoreStatus, StreamStatus};
 pub use self::subscription::{
     Delivery, DeliveryId, GROUP_BYTES_MAX, Nack, NotInFlight, SubscribeError, SubscribeOptions,
     Subscription, SubscriptionHandle,
@@ -281,6 +281,12 @@ impl Bus {
     #[must_use]
     pub fn status(&self) -> BusStatus {
         status::of(&self.shared)
+    }
+
+    /// How often publishes ended alike, since the start.
+    #[must_use]
+    pub fn publish_counts(&self) -> Vec<PublishCount> {
+        self.shared.publish_counts()
     }
 
     /// The last samples of each stream, `count` at most, the oldest first. There is one every

@@ -119,6 +119,8 @@ pub struct AuditConfig {
 pub struct ServerConfig {
     /// Address to listen on. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Names by which browsers may ask this host, beside its addresses.
+    pub names: Vec<String>,
     /// File to write the chosen address to.
     pub port_file: Option<PathBuf>,
     /// How long a graceful shutdown may take.

@@ -7,9 +7,12 @@
 mod account;
 mod components;
 mod report;
+mod served;
 mod subscribers;
 mod traffic;
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +29,7 @@ use self::components::Components;
 pub use self::components::MissingPolicies;
 use self::report::{Acts, Contained, Hostile, Letters, Lost, Swap};
 pub use self::report::{Percentiles, Report};
+use self::served::Served;
 use self::subscribers::{Handler, Subscriber};
 use crate::bus::{Bus, BusConfig, BusTasks, ConsumeConfig, DeadLetterView, Foundation};
 use crate::chain::chain;
@@ -33,14 +37,17 @@ use crate::clock;
 use crate::metrics::Metrics;
 use crate::otel::Tracer;
 use crate::policies::{ActivateError, ActivationReport, Policies, PolicyOptions, PolicyStatus};
-use crate::store::StoreError;
 use crate::store::memory::MemoryStore;
+use crate::store::{Store, StoreError};
 
 /// The shortest demo: shorter, and an act would begin before the last one has ended.
 pub const SECONDS_MIN: u64 = 8;
 
 /// How long anything may take that the script waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long whoever looks at the console may hold up the end.
+const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// How many dead letters are looked through; the demo makes a handful.
 const LETTERS_MAX: usize = 1_000;
@@ -93,6 +100,9 @@ pub enum DemoError {
         /// Why.
         source: Box<ActivateError>,
     },
+    /// There is no port for the console.
+    #[error("no port can be opened for the console")]
+    Port(#[from] io::Error),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),
@@ -107,31 +117,87 @@ pub enum DemoError {
     Bus(String),
 }
 
-/// Runs a demo to its end.
-///
-/// # Errors
-///
-/// If it cannot go through its acts. That an act did not show what it should, or that the account does
-/// not balance, is no error of this kind: the report says it.
-pub async fn run(options: DemoOptions, listener: Listener) -> Result<Report, DemoError> {
-    let components = Components::read(options.policies.as_deref())?;
-    let (bus, tasks) = open(&components).await?;
-    let stage = Stage {
-        account: Arc::new(Account::default()),
-        handler: Arc::new(Handler::default()),
-        begin: Instant::now(),
-        length: options.length,
-        bus,
-        components,
-        listener,
-    };
-    let report = stage.play().await;
-    tasks.shutdown(PATIENCE).await;
-    report
+/// A demo, from its begin to its end.
+pub struct Demo {
+    stage: Stage,
+    tasks: BusTasks,
+    served: Served,
+}
+
+impl Demo {
+    /// Opens the bus and the console.
+    ///
+    /// # Errors
+    ///
+    /// If something that it needs is not there.
+    pub async fn open(options: DemoOptions, listener: Listener) -> Result<Self, DemoError> {
+        let components = Components::read(options.policies.as_deref())?;
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock::system()));
+        let (bus, tasks) = open(&components, Arc::clone(&store)).await?;
+        let served = Served::begin(&bus, store).await?;
+        served.keep(&components).await?;
+        let stage = Stage {
+            account: Arc::new(Account::default()),
+            handler: Arc::new(Handler::default()),
+            begin: Instant::now(),
+            length: options.length,
+            bus,
+            components,
+            listener,
+        };
+        Ok(Self {
+            stage,
+            tasks,
+            served,
+        })
+    }
+
+    /// Where the console is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.served.address
+    }
+
+    /// Plays it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot go through its acts. That an act did not show what it should, or that the account
+    /// does not balance, is no error of this kind: the report says it.
+    pub async fn play(&self) -> Result<Report, DemoError> {
+        self.stage.play().await
+    }
+
+    /// Goes on with some messages a second, for the console, until `enough`.
+    ///
+    /// # Errors
+    ///
+    /// If nobody can subscribe.
+    pub async fn go_on(&self, enough: impl Future<Output = ()>) -> Result<(), DemoError> {
+        let stop = CancellationToken::new();
+        let subscriber = self.stage.subscriber("audience", &stop)?;
+        tokio::select! {
+            biased;
+            () = enough => {}
+            () = traffic::trickle(&self.stage.bus) => {}
+        }
+        stop.cancel();
+        Ok(subscriber.await?)
+    }
+
+    /// Ends it.
+    pub async fn end(self) {
+        let finished = self.tasks.shutdown(PATIENCE).await;
+        tracing::debug!(finished, "the demo has ended");
+        self.served.end(END_WITHIN).await;
+    }
 }
 
 /// A bus in memory that signs with a key of its own, and decides with the shipped components.
-async fn open(components: &Components) -> Result<(Bus, BusTasks), DemoError> {
+async fn open(
+    components: &Components,
+    store: Arc<dyn Store>,
+) -> Result<(Bus, BusTasks), DemoError> {
     let config = BusConfig {
         host: "demo".to_owned(),
         consume: ConsumeConfig {
@@ -163,7 +229,7 @@ async fn open(components: &Components) -> Result<(Bus, BusTasks), DemoError> {
     let secret = Secret::new(uuid::Uuid::now_v7().to_string());
     let secret = secret.map_err(|error| DemoError::Bus(error.to_string()))?;
     let foundation = Foundation {
-        store: Arc::new(MemoryStore::new(clock::system())),
+        store,
         keyring: Some(Keyring::new(&secret, &[])),
         policies,
         metrics,

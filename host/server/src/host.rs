@@ -386,7 +386,7 @@ fn serve(
         in_flight_max: config.server.in_flight_max,
         subscribers_max: config.server.subscribers_max,
     };
-    let http = http::router(bus.clone(), admin.access.clone());
+    let http = http::router(bus.clone(), admin.clone(), &config.server.names);
     let grpc = grpc::routes(bus, limits, admin);
     async move { port.serve(http, grpc, stop.cancelled_owned()).await }
 }

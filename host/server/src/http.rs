@@ -7,6 +7,7 @@
 //! | `GET /healthz` | 200 while the process runs, whatever else is wrong |
 //! | `GET /readyz` | 200 while the bus does its work, else 503 with the reasons; how each part of it is |
 //! | `GET /metrics` | everything that is counted |
+//! | `GET /` | the console; what it asks for is in `console.rs`, and guarded as `site.rs` says |
 //! | `GET /v1/latency?span=1m` | how long each step took within 1m, 5m, 1h, or since the start |
 //! | `GET /v1/dead-letters/audit` | what the dead letters are, from a sample, and whether more come than usual |
 //! | `GET /v1/alerts` | objectives with their error budgets, and alerts |
@@ -18,6 +19,7 @@
 //! A publish must name its content type, `application/json` or `application/x-protobuf`, so that a
 //! page in a browser cannot publish without being asked.
 
+mod console;
 mod look;
 mod publish;
 mod ready;
@@ -29,15 +31,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-use crate::access::{Access, Right};
+use crate::access::Right;
 use crate::bus::{Bus, BusStatus};
+use crate::grpc::AdminOptions;
 use crate::metrics;
 
 /// What a scraper accepts that knows OpenMetrics.
 const OPENMETRICS: &str = "application/openmetrics-text";
 
-/// What is served over HTTP.
-pub fn router(bus: Bus, access: Access) -> Router {
+/// What is served over HTTP. `names` are those of this host, beside its addresses.
+pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
+    let access = admin.access.clone();
+    let site = console::Site {
+        access: access.clone(),
+        names: names.into(),
+    };
     let letters = Router::new()
         .route("/v1/dead-letters/audit", get(look::audit))
         .layer(from_fn_with_state(
@@ -51,15 +59,18 @@ pub fn router(bus: Bus, access: Access) -> Router {
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))
         .route("/debug/trace/{*event_id}", get(look::journey))
-        .layer(from_fn_with_state((access, Right::ReadBus), look::guard));
+        .layer(from_fn_with_state((access, Right::ReadBus), look::guard))
+        .merge(letters)
+        .merge(console::data(bus.clone(), admin))
+        .layer(from_fn_with_state(site, console::guard));
     Router::new()
         .route("/v1/publish", post(publish::publish))
         .route("/v1/status", get(status))
         .route("/healthz", get(healthz))
         .route("/readyz", get(ready::readyz))
         .route("/metrics", get(exposition))
+        .merge(console::page())
         .merge(guarded)
-        .merge(letters)
         .with_state(bus)
 }
 

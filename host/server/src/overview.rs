@@ -15,7 +15,7 @@ use oona_core::trend::Point;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::AlertStatus;
-use crate::bus::{Bus, BusStatus, DeadLetterView, LetterError};
+use crate::bus::{Bus, BusStatus, DeadLetterView, LetterError, PublishCount};
 use crate::latency::{LatencyStatus, Stage};
 use crate::registry::Registry;
 
@@ -42,6 +42,8 @@ pub struct Overview {
     pub stages: Vec<StageLatency>,
     /// Each step, by stream, priority and outcome.
     pub latencies: Vec<LatencyStatus>,
+    /// How often publishes ended alike since the start: the counters of `oona_publish_total`.
+    pub publishes: Vec<PublishCount>,
     /// How often the policy in use of each kind gave each reason.
     pub decisions: BTreeMap<&'static str, BTreeMap<String, u64>>,
     /// The dead letters.
@@ -108,6 +110,7 @@ pub async fn overview(bus: &Bus, registry: &Registry, span: Span) -> Overview {
         span,
         stages: stages.into(),
         latencies: latencies.list(now, span),
+        publishes: bus.publish_counts(),
         decisions: decisions.into(),
         dead_letters,
         alerts: bus.metrics().alerts.firing(),

@@ -484,6 +484,17 @@ impl Policies {
         self.named(with_seat!(self.0, kind, seat => crate::sync::lock(&seat.mixes).in_use()))
     }
 
+    /// How often each reason was given by the version that decides right now: as [`Policies::mix`], but for a
+    /// version that took over from one that failed.
+    #[must_use]
+    pub fn mix_of_live(&self, kind: Kind) -> BTreeMap<String, u64> {
+        let now = (self.0.clock)();
+        self.named(with_seat!(self.0, kind, seat => {
+            let live = seat.slot.status(now).version;
+            crate::sync::lock(&seat.mixes).by(&live)
+        }))
+    }
+
     /// The same of the version before it, for whoever asks first after a change. If nothing has
     /// changed since, as after an activation that this host could not follow, it is that of the version
     /// in use, which goes on.

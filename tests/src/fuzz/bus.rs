@@ -149,10 +149,9 @@ fn on_a_bus(ask: impl AsyncFnOnce(Router)) {
             registry,
             access: Access::default(),
         };
+        let http = http::router(test.bus.clone(), admin.clone(), &[]);
         let grpc = oona::grpc::routes(&test.bus, limits, admin);
-        ask(http::router(test.bus.clone(), Access::default())
-            .merge(grpc.prepare().into_axum_router()))
-        .await;
+        ask(http.merge(grpc.prepare().into_axum_router())).await;
     });
     runtime.shutdown_background();
 }

@@ -25,6 +25,7 @@ use super::BusConfig;
 use super::board::Board;
 use super::controls::BreakerStatus;
 use super::housekeeping::HousekeepingStatus;
+use super::status::PublishCount;
 use crate::clock::Clock;
 use crate::journeys::Journeys;
 use crate::latency::{Recording, Series, Stage};
@@ -260,6 +261,22 @@ impl Shared {
         let mut counters = lock(&self.handles.publishes);
         let resolve = || self.metrics.publishes(stream, outcome, why);
         counters.entry(key).or_insert_with(resolve).inc_by(n);
+    }
+
+    /// How often publishes ended alike, in order.
+    pub(super) fn publish_counts(&self) -> Vec<PublishCount> {
+        let counters = lock(&self.handles.publishes);
+        let counts = counters
+            .iter()
+            .map(|((stream, outcome, reason), counter)| PublishCount {
+                stream: Arc::clone(stream),
+                outcome: outcome.name(),
+                reason: Arc::clone(reason),
+                count: counter.get(),
+            });
+        let mut counts: Vec<_> = counts.collect();
+        counts.sort();
+        counts
     }
 
     /// Counts what became of a message that was to go to the emergency stream.

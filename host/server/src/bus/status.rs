@@ -1,5 +1,7 @@
 //! How the bus is, at a glance.
 
+use std::sync::Arc;
+
 use oona_core::Timestamp;
 use oona_core::breaker::BreakerState;
 use oona_core::entry::EntryId;
@@ -86,6 +88,19 @@ pub struct GroupStatus {
     pub pending: u64,
     /// For how long the oldest is there that it has yet to finish, in ms.
     pub oldest_age_ms: Option<u64>,
+}
+
+/// How often publishes ended alike: a counter of `oona_publish_total`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct PublishCount {
+    /// The stream that they were for; empty if they did not come that far.
+    pub stream: Arc<str>,
+    /// `accepted` or `rejected`.
+    pub outcome: &'static str,
+    /// Why, in the words of whoever decided.
+    pub reason: Arc<str>,
+    /// How often.
+    pub count: u64,
 }
 
 pub(super) fn of(shared: &Shared) -> BusStatus {

@@ -181,6 +181,7 @@ fn banner(args: &Serve, host: &Host) -> String {
         // A string takes whatever is written to it.
         let _ = writeln!(lines, "  {name:<9} {text}");
     };
+    line("console", &format!("http://{}/", host.address()));
     match config.store.kind {
         StoreKind::Memory => line("store", "memory: not durable, it ends with this process"),
         StoreKind::Redis => line("store", &config.store.url.to_string()),

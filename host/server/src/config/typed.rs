@@ -63,6 +63,7 @@ fn server(read: &Read<'_>) -> Result<ServerConfig, ConfigError> {
     let unreadable = |_| read.invalid("server.listen", format!("`{listen}` is no address"));
     Ok(ServerConfig {
         listen: listen.parse().map_err(unreadable)?,
+        names: read.texts("server.names"),
         port_file: read.path("server.port_file"),
         drain: read.millis("server.drain_ms"),
         in_flight_max: read.count("server.in_flight_max"),

@@ -97,6 +97,23 @@ pub(super) async fn produce(
     }
 }
 
+/// How long between two rounds of a trickle.
+const TRICKLE_PERIOD: Duration = Duration::from_millis(50);
+
+/// Publishes a few messages a second without end: nothing that is refused, or that nobody can read.
+pub(super) async fn trickle(bus: &Bus) {
+    let mut rounds = interval(TRICKLE_PERIOD);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What is out of the ordinary in the drafts comes before.
+    for number in 1_000.. {
+        rounds.tick().await;
+        for draft in [telemetry, report, command] {
+            let published = bus.publish(draft(number));
+            drop(published.await);
+        }
+    }
+}
+
 /// Measurements. One packet is larger than the bus takes.
 fn telemetry(number: u64) -> Draft {
     let metric = MetricPoint {

@@ -54,8 +54,13 @@ impl Mixes {
 
     /// What the version that was put in use last has decided since then.
     pub(super) fn in_use(&self) -> Reasons {
+        self.by(&self.in_use)
+    }
+
+    /// What a version has decided: the one that took over from one that failed, for instance.
+    pub(super) fn by(&self, version: &Arc<VersionInfo>) -> Reasons {
         let mut known = self.versions.iter();
-        let found = known.find(|(version, _)| Arc::ptr_eq(version, &self.in_use));
+        let found = known.find(|(known, _)| Arc::ptr_eq(known, version));
         found
             .map(|(_, reasons)| reasons.clone())
             .unwrap_or_default()
@@ -102,6 +107,7 @@ mod tests {
             *mixes.of(by).entry(reason).or_default() += count;
         }
         assert_eq!(mixes.in_use(), Reasons::from([(reason, 8)]));
+        assert_eq!(mixes.by(&canary), Reasons::from([(reason, 2)]));
         assert_eq!(
             mixes.take_ended(),
             Reasons::from([(reason, 8)]),

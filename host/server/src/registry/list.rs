@@ -65,7 +65,7 @@ impl Registry {
     /// How often each reason was given by the policy in use, on this host.
     #[must_use]
     pub fn mix_in_use(&self, kind: Kind) -> Mix {
-        self.0.policies.mix(kind)
+        self.0.policies.mix_of_live(kind)
     }
 
     /// What the registry says of a kind, and what has come of it on this host.

@@ -1,0 +1,103 @@
+//! The demo's bus behind a port: the console, for whoever wants to look.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::DemoError;
+use super::components::Components;
+use crate::access::Access;
+use crate::bus::Bus;
+use crate::chain::chain;
+use crate::clock;
+use crate::gates::Trust;
+use crate::grpc::{self, AdminOptions, GrpcLimits};
+use crate::http;
+use crate::registry::{Author, Registry, RegistryOptions, begin};
+use crate::server::Port;
+use crate::store::Store;
+
+/// How many connections, subscribers, and publishes of one connection the demo serves at once.
+const PLACES: usize = 64;
+
+/// How often the demo's registry is read; nobody but this host writes to it.
+const POLL: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
+    registry: Registry,
+    stop: CancellationToken,
+    serving: JoinHandle<io::Result<()>>,
+    following: JoinHandle<()>,
+}
+
+impl Served {
+    /// Serves a bus on a free port of this machine.
+    pub(super) async fn begin(bus: &Bus, store: Arc<dyn Store>) -> Result<Self, DemoError> {
+        let options = RegistryOptions {
+            host: "demo".to_owned(),
+            trust: Trust {
+                allow_unsigned: true,
+                ..Trust::default()
+            },
+            cache: None,
+            poll: POLL,
+        };
+        let registry = Registry::new(store, bus.policies().clone(), options, clock::system());
+        let port = Port::open((Ipv4Addr::LOCALHOST, 0).into(), PLACES).await?;
+        let address = port.address();
+        let stop = CancellationToken::new();
+        let follower = begin(registry.clone()).await;
+        let following = tokio::spawn(follower.run(stop.clone()));
+        let admin = AdminOptions {
+            registry: registry.clone(),
+            access: Access::default(),
+        };
+        let limits = GrpcLimits {
+            in_flight_max: PLACES,
+            subscribers_max: PLACES,
+        };
+        let http = http::router(bus.clone(), admin.clone(), &[]);
+        let grpc = grpc::routes(bus, limits, admin);
+        let serving = tokio::spawn(port.serve(http, grpc, stop.clone().cancelled_owned()));
+        Ok(Self {
+            address,
+            registry,
+            stop,
+            serving,
+            following,
+        })
+    }
+
+    /// Keeps both routing policies in the registry, so that the console can put either in use.
+    pub(super) async fn keep(&self, components: &Components) -> Result<(), DemoError> {
+        let author = Author {
+            by: "demo".to_owned(),
+            message: "to be activated in the console".to_owned(),
+        };
+        let routing = components.shipped.iter().take(1);
+        for component in routing.chain([&components.second]) {
+            let bytes = Bytes::copy_from_slice(&component.bytes);
+            let pushed = self.registry.push(bytes, Vec::new(), &author).await;
+            pushed.map_err(|error| DemoError::Bus(chain(&error)))?;
+        }
+        Ok(())
+    }
+
+    /// Ends it. A browser that holds its connection open does not hold the demo.
+    pub(super) async fn end(self, within: Duration) {
+        self.stop.cancel();
+        let aborting = self.serving.abort_handle();
+        if timeout(within, self.serving).await.is_err() {
+            aborting.abort();
+        }
+        drop(timeout(within, self.following).await);
+    }
+}

@@ -1,0 +1,580 @@
+//! The console, as somebody sees it: the real binary in a real browser.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use oona::proto::Nack;
+use oona::proto::subscribe_request::Request;
+use oona_tests::binary::{Host, run, text};
+use oona_tests::browser::{Browser, DESK, PHONE};
+use oona_tests::grpc::Subscriber;
+use oona_tests::http::{Answer, get, post, send};
+use oona_tests::policies;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// What would become of a page that takes it for markup.
+const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>";
+
+const JSON: &str = "application/json";
+
+fn publish(address: SocketAddr, message: &Value) -> Answer {
+    post(address, "/v1/publish", JSON, message.to_string().as_bytes())
+}
+
+fn publish_telemetry(address: SocketAddr, id: &str, payload: &str) {
+    let message = json!({ "type": "telemetry", "id": id, "source": "test", "payload": payload });
+    assert_eq!(publish(address, &message).status, 200);
+}
+
+/// More than any test publishes.
+const CREDIT: u32 = 1_000_000;
+
+/// A message that nobody can handle lies in the dead-letter stream.
+async fn file_a_letter(address: SocketAddr, id: &str, payload: &str) -> Subscriber {
+    let mut subscriber = Subscriber::group(address, "workers", CREDIT).await;
+    publish_telemetry(address, id, payload);
+    let nack = Nack {
+        delivery_id: subscriber.next().await.id,
+        poison: true,
+        reason: format!("cannot read {payload}"),
+        ..Nack::default()
+    };
+    subscriber.say(Request::Nack(nack)).await;
+    subscriber
+}
+
+async fn open(address: SocketAddr, page: &str) -> Browser {
+    let browser = Browser::open(DESK).await;
+    browser.go(&format!("http://{address}/#/{page}")).await;
+    browser.wait_for("#state", |state| state == "Ready").await;
+    browser
+}
+
+/// What the page asks for, and does without.
+const OPTIONAL: [&str; 2] = [
+    "/v1/alerts - Failed to load",
+    "/v1/dead-letters/audit - Failed to load",
+];
+
+/// Ends a browser to which nothing has happened that should not.
+async fn close(browser: Browser) {
+    let mut complaints = browser.complaints().await;
+    // What a host may lack is asked for once.
+    complaints.retain(|said| !OPTIONAL.iter().any(|path| said.contains(path)));
+    assert_eq!(complaints, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[test]
+fn the_page_is_strict_with_itself() {
+    let host = Host::start(&["--dev"]);
+    let page = get(host.address, "/");
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").unwrap();
+    for rule in ["default-src 'self'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(rule), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    let data = get(host.address, "/v1/overview?span=5m");
+    assert_eq!(data.header("cache-control"), Some("no-store"));
+    assert_eq!(data.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(data.json()["span"], "5m");
+    assert_eq!(get(host.address, "/v1/overview?span=2m").status, 400);
+}
+
+#[test]
+fn a_page_of_another_site_neither_looks_nor_acts() {
+    let host = Host::start(&["--dev", "--set", "server.names=bus.example"]);
+    let address = host.address;
+    let look = |head: &str| {
+        send(
+            address,
+            &format!("GET /v1/overview HTTP/1.1\r\n{head}"),
+            &[],
+        )
+    };
+    let own = format!("host: {address}\r\n");
+    let table = [
+        (own.clone(), 200),
+        ("host: localhost\r\n".to_owned(), 200),
+        ("host: bus.example:7470\r\n".to_owned(), 200),
+        ("host: evil.example\r\n".to_owned(), 403),
+        (format!("{own}sec-fetch-site: cross-site\r\n"), 403),
+    ];
+    for (head, status) in table {
+        assert_eq!(look(&head).status, status, "{head}");
+    }
+    let refused = look("host: evil.example\r\n").json();
+    let why = refused["error"].as_str().unwrap();
+    assert!(why.contains("add the name to server.names"), "{why}");
+
+    let body = br#"{"ids":["1-0"]}"#;
+    let act = |head: &str| {
+        let start = "POST /v1/dead-letters/redrive HTTP/1.1\r\n";
+        let length = body.len();
+        send(
+            address,
+            &format!("{start}content-length: {length}\r\n{head}"),
+            body,
+        )
+    };
+    let json = "content-type: application/json\r\n";
+    let table = [
+        (format!("{own}{json}origin: http://{address}\r\n"), 200),
+        (format!("{own}{json}"), 403),
+        (format!("{own}{json}origin: http://evil.example\r\n"), 403),
+        (format!("{own}{json}origin: null\r\n"), 403),
+        (
+            format!("{own}content-type: text/plain\r\norigin: http://{address}\r\n"),
+            415,
+        ),
+        (
+            format!("host: evil.example\r\n{json}origin: http://evil.example\r\n"),
+            403,
+        ),
+    ];
+    for (head, status) in table {
+        assert_eq!(act(&head).status, status, "{head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_swapped_and_taken_back_and_the_mix_follows() {
+    let host = Host::start(&["--dev"]);
+    let address = host.address;
+    let server = address.to_string();
+    let file = policies::directory().join("routing-by-origin.wasm");
+    let pushed = run(&[
+        "policy",
+        "push",
+        file.to_str().unwrap(),
+        "--server",
+        &server,
+    ]);
+    assert!(pushed.status.success(), "{}", text(&pushed.stderr));
+    let reports = |count: usize| {
+        for _ in 0..count {
+            let message = json!({ "type": "field_report", "attributes": { "origin": "edge" } });
+            assert_eq!(publish(address, &message).status, 200);
+        }
+    };
+    reports(3);
+    let browser = open(address, "overview").await;
+    let live = "[data-figure='version:routing']";
+    browser
+        .wait_for(live, |version| version.starts_with("routing "))
+        .await;
+    browser
+        .wait_for("[data-figure='decided:routing:type']", |count| count == "3")
+        .await;
+
+    browser.click("[data-page='policies']").await;
+    browser.click("#artifacts button").await;
+    browser
+        .write("dialog input[name='message']", "edge apart")
+        .await;
+    browser.click("dialog button[type='submit']").await;
+    let in_use = "[data-figure='policy:routing']";
+    browser
+        .wait_for(in_use, |version| version.starts_with("routing-by-origin"))
+        .await;
+    let history = browser.wait_for("#history tbody", |text| text.contains("edge apart"));
+    assert!(history.await.contains("console (not authenticated)"));
+
+    reports(2);
+    browser.press("1").await;
+    browser
+        .wait_for(live, |version| version.starts_with("routing-by-origin"))
+        .await;
+    browser
+        .wait_for("[data-figure='decided:routing:origin']", |count| {
+            count == "2"
+        })
+        .await;
+    browser
+        .wait_until_gone("[data-figure='decided:routing:type']")
+        .await;
+
+    browser.press("2").await;
+    browser.click("[data-kind='routing'] .head button").await;
+    browser
+        .write("dialog input[name='message']", "not yet")
+        .await;
+    browser.enter().await;
+    browser
+        .wait_for(in_use, |version| version.starts_with("routing "))
+        .await;
+    browser
+        .wait_for("#history tbody", |text| text.contains("not yet"))
+        .await;
+    close(browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_pass_the_gates_is_refused_in_words() {
+    let host = Host::start(&["--dev"]);
+    let server = host.address.to_string();
+    let file = policies::directory().join("routing-by-origin.wasm");
+    let pushed = run(&[
+        "policy",
+        "push",
+        file.to_str().unwrap(),
+        "--server",
+        &server,
+    ]);
+    assert!(pushed.status.success(), "{}", text(&pushed.stderr));
+    let browser = open(host.address, "policies").await;
+    browser.click("#artifacts button").await;
+    let config = browser.find("dialog textarea").await;
+    config.clear().await.unwrap();
+    config.send_keys(r#"{"origin": "edge"}"#).await.unwrap();
+    browser.click("dialog button[type='submit']").await;
+    browser
+        .wait_for("#said", |said| {
+            said.contains("config") && said.contains("origin")
+        })
+        .await;
+    let in_use = browser
+        .shown("[data-figure='policy:routing']")
+        .await
+        .unwrap();
+    assert!(in_use.starts_with("routing "), "{in_use}");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_read_and_redriven_and_stays_text() {
+    let host = Host::start(&["--dev"]);
+    let address = host.address;
+    let mut subscriber = file_a_letter(address, HOSTILE, HOSTILE).await;
+    let browser = open(address, "overview").await;
+    browser
+        .wait_for("[data-figure='dead-letters']", |count| count == "1")
+        .await;
+    browser
+        .wait_for("[data-figure='last-letter-class']", |class| {
+            class == "poison"
+        })
+        .await;
+
+    browser.press("3").await;
+    browser.click("#letters tbody a").await;
+    browser
+        .wait_for("#letter pre", |content| content == HOSTILE)
+        .await;
+    let detail = browser
+        .wait_for("#letter", |text| text.contains("dead-letter"))
+        .await;
+    assert!(detail.contains("cannot read <img"), "{detail}");
+    let alien = "return [...document.querySelectorAll('main img, main b, main script')].length";
+    assert_eq!(browser.ask(alien, Vec::new()).await, 0);
+    assert_eq!(
+        browser.ask("return document.title", Vec::new()).await,
+        "Dead letters · Oona"
+    );
+
+    browser.press("/").await;
+    browser.press("nobody").await;
+    browser.enter().await;
+    browser
+        .wait_for("#letters", |text| text.contains("None fits"))
+        .await;
+    browser.click("#letters button[type='reset']").await;
+    browser.click("#letters tbody a").await;
+
+    browser.press("r").await;
+    browser
+        .write("dialog input[name='message']", "they can read it now")
+        .await;
+    browser.enter().await;
+    browser
+        .wait_for("#said", |said| {
+            said.starts_with("1 dead letter redriven to oona.telemetry")
+        })
+        .await;
+    let again = subscriber.next().await;
+    assert_eq!(again.message_id, HOSTILE);
+    browser
+        .wait_for("#letters", |text| {
+            text.contains("There are no dead letters")
+        })
+        .await;
+    host.wait_for_log("they can read it now");
+    close(browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_asked_for_and_what_it_does_not_allow_is_not_shown() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("tokens.toml");
+    let token = |name: &str, token: &str, rights: &str| {
+        let digest: String = Sha256::digest(token)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        format!("[[token]]\nname = '{name}'\nsha256 = '{digest}'\nrights = [{rights}]\n")
+    };
+    let all = "'policies:write', 'dead-letters:write', 'bus:write'";
+    let tokens =
+        token("ada", "everything", all) + &token("bob", "looks", "'bus:read', 'dead-letters:read'");
+    fs::write(&path, tokens).unwrap();
+    let setting = format!("access.tokens_file={}", path.display());
+    let host = Host::start(&["--dev", "--set", &setting]);
+    let address = host.address;
+    let _subscriber = file_a_letter(address, "one", "one").await;
+    for path in ["/v1/me", "/v1/overview", "/v1/policies", "/v1/dead-letters"] {
+        assert!(matches!(get(address, path).status, 401 | 403), "{path}");
+    }
+
+    let browser = Browser::open(DESK).await;
+    browser.go(&format!("http://{address}/")).await;
+    browser.write("#token", "guess").await;
+    browser.enter().await;
+    browser
+        .wait_for("dialog .wrong", |why| {
+            why.contains("does not know this token")
+        })
+        .await;
+    browser.write("#token", "looks").await;
+    browser.enter().await;
+    browser.wait_for("#name", |name| name == "bob").await;
+    browser
+        .wait_for("#pages", |pages| {
+            pages.contains("Dead letters") && !pages.contains("Policies")
+        })
+        .await;
+    browser.press("3").await;
+    browser.click("#letters tbody a").await;
+    let detail = browser
+        .wait_for("#letter", |text| text.contains("policies:read"))
+        .await;
+    assert!(!detail.contains("Redrive"), "{detail}");
+    // It is kept for this tab, and no longer.
+    browser.go(&format!("http://{address}/")).await;
+    browser.wait_for("#name", |name| name == "bob").await;
+    browser.click("#sign-out").await;
+    browser.write("#token", "everything").await;
+    browser.enter().await;
+    browser.wait_for("#name", |name| name == "ada").await;
+    browser
+        .wait_for("#pages", |pages| pages.contains("Policies"))
+        .await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_said_and_a_host_that_comes_back_is_shown_again() {
+    let host = Host::start(&["--dev"]);
+    let browser = open(host.address, "overview").await;
+    host.signal("STOP");
+    browser
+        .wait_for("#lost", |said| said.contains("Connection lost at"))
+        .await;
+    let grey = "return getComputedStyle(document.querySelector('main')).filter";
+    assert_eq!(browser.ask(grey, Vec::new()).await, "grayscale(1)");
+    host.signal("CONT");
+    browser.wait_until_gone("#lost").await;
+    browser
+        .wait_for("#said", |said| said == "Connected again")
+        .await;
+    publish_telemetry(host.address, "after", "all is well");
+    browser
+        .wait_for("[data-figure='depth:oona.telemetry']", |depth| depth == "1")
+        .await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_used_with_the_keyboard() {
+    let host = Host::start(&["--dev"]);
+    let browser = open(host.address, "overview").await;
+    let pages = ["overview", "policies", "dead-letters", "alerts", "journey"];
+    for (key, page) in (1..).zip(pages) {
+        browser.press(&key.to_string()).await;
+        let current = format!("[data-page='{page}'][aria-current]");
+        browser.wait_for(&current, |_| true).await;
+    }
+    browser.press("/").await;
+    let focused = "return document.activeElement.name";
+    assert_eq!(browser.ask(focused, Vec::new()).await, "id");
+    // What is typed there is no command.
+    browser.press("1?").await;
+    browser
+        .wait_for("[data-page='journey'][aria-current]", |_| true)
+        .await;
+    browser.press("\u{e004}").await;
+    let outline = "return getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(browser.ask(outline, Vec::new()).await, "solid");
+    browser.press("?").await;
+    browser
+        .wait_for("dialog", |help| help.contains("Redrive"))
+        .await;
+    browser.press("\u{e00c}").await;
+    browser.wait_until_gone("dialog").await;
+    browser.close().await;
+}
+
+/// Every page, with something on it.
+const PAGES: [(&str, &str); 5] = [
+    ("overview", "#streams tbody"),
+    ("policies", "[data-figure='policy:routing']"),
+    ("dead-letters", "#letters tbody a"),
+    ("alerts", "main .page"),
+    ("journey", "#journey"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_wider_than_a_phone() {
+    let host = Host::start(&["--dev"]);
+    let long = "x".repeat(120);
+    let _subscriber = file_a_letter(host.address, &long, &long).await;
+    let browser = Browser::open(PHONE).await;
+    browser.go(&format!("http://{}/", host.address)).await;
+    for (page, selector) in PAGES {
+        browser
+            .go(&format!("http://{}/#/{page}", host.address))
+            .await;
+        browser.wait_for(selector, |_| true).await;
+        assert!(browser.overflow().await <= 0, "{page}");
+    }
+    browser
+        .go(&format!("http://{}/#/dead-letters", host.address))
+        .await;
+    browser.click("#letters tbody a").await;
+    browser.wait_for("#letter pre", |_| true).await;
+    assert!(browser.overflow().await <= 0, "a letter");
+    browser.close().await;
+}
+
+/// Pictures of each page: into a directory that OONA_SCREENSHOTS names, or one that nobody keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn screenshots() {
+    let scratch = TempDir::new().unwrap();
+    let directory = std::env::var_os("OONA_SCREENSHOTS");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let directory = directory.map_or(scratch.path().to_owned(), |given| root.join(given));
+    let host = Host::start(&[
+        "--dev",
+        "--policies",
+        policies::directory().to_str().unwrap(),
+    ]);
+    let address = host.address;
+    let _traffic = Traffic::begin(address).await;
+    let large = json!({ "type": "telemetry", "payload": "x".repeat(300_000) });
+    assert_eq!(publish(address, &large).status, 413);
+    let browser = open(address, "overview").await;
+    drawn(&browser).await;
+    for (page, selector) in PAGES {
+        browser.go(&format!("http://{address}/#/{page}")).await;
+        browser.wait_for(selector, |_| true).await;
+        if page == "dead-letters" {
+            browser.click(selector).await;
+            browser.wait_for("#letter pre", |_| true).await;
+        }
+        keep(&directory, page, &browser.picture().await);
+    }
+    browser.close().await;
+    for (name, browser) in [
+        ("overview-dark", Browser::open_dark(DESK).await),
+        ("overview-phone", Browser::open(PHONE).await),
+    ] {
+        browser.go(&format!("http://{address}/")).await;
+        browser.wait_for("#streams tbody", |_| true).await;
+        drawn(&browser).await;
+        keep(&directory, name, &browser.picture().await);
+        browser.close().await;
+    }
+}
+
+/// Waits until there is a line of decisions to be seen.
+async fn drawn(browser: &Browser) {
+    let samples = "return Number(document.querySelector('#in-use .drawing').dataset.samples ?? 0)";
+    let enough = browser.eventually(async || {
+        let count = browser.ask(samples, Vec::new()).await.as_u64();
+        count.filter(|count| *count >= SAMPLES_MIN)
+    });
+    assert!(enough.await.is_some(), "nothing is drawn");
+}
+
+/// As many samples as make a line.
+const SAMPLES_MIN: u64 = 8;
+
+/// The largest picture that is kept, in bytes.
+const PICTURE_BYTES_MAX: usize = 150 * 1024;
+
+fn keep(directory: &Path, name: &str, picture: &[u8]) {
+    assert!(picture.starts_with(b"\x89PNG"), "{name}");
+    assert!(
+        picture.len() <= PICTURE_BYTES_MAX,
+        "{name}: {}",
+        picture.len()
+    );
+    fs::write(directory.join(name).with_extension("png"), picture).unwrap();
+}
+
+/// Something to look at: messages that are handled, a few that are refused, and one that nobody can read.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    handler: JoinHandle<()>,
+    producer: Option<thread::JoinHandle<()>>,
+}
+
+impl Traffic {
+    async fn begin(address: SocketAddr) -> Self {
+        let mut subscriber = file_a_letter(address, "prefetch-000041", "blueprint=softmax").await;
+        let handler = tokio::spawn(async move {
+            loop {
+                let delivery = subscriber.next().await;
+                subscriber.ack(vec![delivery.id]).await;
+            }
+        });
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let producer = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                round(address);
+                thread::park_timeout(Duration::from_millis(20));
+            }
+        });
+        Self {
+            stop,
+            handler,
+            producer: Some(producer),
+        }
+    }
+}
+
+fn round(address: SocketAddr) {
+    for kind in [
+        "telemetry",
+        "field_report",
+        "kernel_prefetch_request",
+        "adaptation_command",
+    ] {
+        let message = json!({ "type": kind, "source": "trainer", "payload": "loss 0.25" });
+        assert_eq!(publish(address, &message).status, 200);
+    }
+    let urgent = json!({ "type": "field_report", "priority": "high", "source": "guard" });
+    assert_eq!(publish(address, &urgent).status, 200);
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.handler.abort();
+        if let Some(producer) = self.producer.take() {
+            drop(producer.join());
+        }
+    }
+}
