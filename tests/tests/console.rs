@@ -578,3 +578,53 @@ impl Drop for Traffic {
         }
     }
 }
+
+/// A command of the operator's, to this host.
+fn operate(address: SocketAddr, arguments: &[&str]) {
+    let server = address.to_string();
+    let output = run(&[arguments, &["--server", &server]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_fires_and_is_over() {
+    let host = Host::start(&[
+        "--dev",
+        "--set",
+        "alerts.looks=1",
+        "--set",
+        "alerts.look_ms=100",
+    ]);
+    let address = host.address;
+    let browser = open(address, "overview").await;
+    browser
+        .wait_for("#firing", |text| text.contains("Nothing fires"))
+        .await;
+    operate(
+        address,
+        &["breaker", "open", "publish", "--message", "maintenance"],
+    );
+    browser
+        .wait_for("#firing", |text| text.contains("breaker open"))
+        .await;
+    browser.click("#firing a").await;
+    let row = "#alerts tbody tr:first-child";
+    browser
+        .wait_for(row, |text| {
+            text.contains("firing") && text.contains("publish")
+        })
+        .await;
+    browser
+        .wait_for("#objectives", |text| text.contains("of the budget is left"))
+        .await;
+    operate(address, &["breaker", "release", "publish"]);
+    browser
+        .wait_for("#recent tbody tr:first-child", |text| {
+            text.contains("cleared")
+        })
+        .await;
+    browser
+        .wait_for("#alerts", |text| text.contains("nothing fires"))
+        .await;
+    close(browser).await;
+}
