@@ -34,6 +34,7 @@ use self::subscribers::{Handler, Subscriber};
 use crate::bus::{Bus, BusConfig, BusTasks, ConsumeConfig, DeadLetterView, Foundation};
 use crate::chain::chain;
 use crate::clock;
+use crate::config::ConfigError;
 use crate::metrics::Metrics;
 use crate::otel::Tracer;
 use crate::policies::{ActivateError, ActivationReport, Policies, PolicyOptions, PolicyStatus};
@@ -103,6 +104,9 @@ pub enum DemoError {
     /// There is no port for the console.
     #[error("no port can be opened for the console")]
     Port(#[from] io::Error),
+    /// The defaults are none.
+    #[error("the default configuration is at fault")]
+    Config(#[from] ConfigError),
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),

@@ -13,9 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::DemoError;
 use super::components::Components;
 use crate::access::Access;
+use crate::alerts;
+use crate::auditor;
 use crate::bus::Bus;
 use crate::chain::chain;
 use crate::clock;
+use crate::config::{Config, Sources};
 use crate::gates::Trust;
 use crate::grpc::{self, AdminOptions, GrpcLimits};
 use crate::http;
@@ -29,6 +32,9 @@ const PLACES: usize = 64;
 /// How often the demo's registry is read; nobody but this host writes to it.
 const POLL: Duration = Duration::from_secs(1);
 
+/// How often the dead letters are audited: often enough for who looks for a minute.
+const AUDIT: Duration = Duration::from_secs(2);
+
 /// See the module.
 pub(super) struct Served {
     pub(super) address: SocketAddr,
@@ -36,6 +42,8 @@ pub(super) struct Served {
     stop: CancellationToken,
     serving: JoinHandle<io::Result<()>>,
     following: JoinHandle<()>,
+    alerting: JoinHandle<()>,
+    auditing: JoinHandle<()>,
 }
 
 impl Served {
@@ -56,6 +64,10 @@ impl Served {
         let stop = CancellationToken::new();
         let follower = begin(registry.clone()).await;
         let following = tokio::spawn(follower.run(stop.clone()));
+        let defaults = Config::assemble(None, &Sources::default())?;
+        let promised = (defaults.objectives, defaults.alerts);
+        let alerting = alerts::watch(bus.clone(), registry.clone(), promised, stop.clone());
+        let auditing = auditor::audit(bus.clone(), defaults.audit, AUDIT, stop.clone());
         let admin = AdminOptions {
             registry: registry.clone(),
             access: Access::default(),
@@ -73,6 +85,8 @@ impl Served {
             stop,
             serving,
             following,
+            alerting: tokio::spawn(alerting),
+            auditing: tokio::spawn(auditing),
         })
     }
 
@@ -98,6 +112,8 @@ impl Served {
         if timeout(within, self.serving).await.is_err() {
             aborting.abort();
         }
-        drop(timeout(within, self.following).await);
+        for task in [self.following, self.alerting, self.auditing] {
+            drop(timeout(within, task).await);
+        }
     }
 }
