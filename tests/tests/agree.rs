@@ -108,7 +108,7 @@ fn by_top(address: SocketAddr) -> (Told, f64) {
     let letters = letters.map(|(before, _)| before.split_whitespace().last().unwrap_or_default());
     told.insert(
         "dead letters".to_owned(),
-        letters.last().unwrap_or_default().to_owned(),
+        letters.next_back().unwrap_or_default().to_owned(),
     );
     let line = frame.lines().find(|line| line.contains("oona.normal"));
     let words: Vec<_> = line.unwrap_or_default().split_whitespace().collect();

@@ -10,6 +10,7 @@ mod consume;
 mod host_process;
 mod ledger;
 mod load;
+mod observe;
 mod policy;
 mod process;
 mod publish;
@@ -39,6 +40,7 @@ pub use self::report::{Figure, Report, Swapped};
 use crate::bus::Draft;
 use crate::config::{Config, ConfigError, Sources};
 use crate::host::{Host, HostError, policy_directory};
+use crate::metrics::Metrics;
 use crate::policies::ActivateError;
 use crate::store::StoreError;
 
@@ -75,6 +77,8 @@ pub enum Subject {
     Broadcast,
     /// A candidate over a log of decisions.
     Replay,
+    /// Publishing while everything is observed, beside publishing while nothing is.
+    Observe,
 }
 
 /// What is to be measured, and how.
@@ -232,6 +236,19 @@ impl Drop for Scratch {
 /// A host as one is run in production: signed, compiled policies kept, and limits that nothing here
 /// reaches.
 async fn start(options: &BenchOptions, url: &str, cache: &Scratch) -> Result<Host, BenchError> {
+    // A message that nobody here has published would be counted as one of ours.
+    let settings = [("telemetry.interval_ms", "0".to_owned())];
+    start_with(options, url, cache, &settings, Metrics::new()).await
+}
+
+/// The same, with more settings.
+async fn start_with(
+    options: &BenchOptions,
+    url: &str,
+    cache: &Scratch,
+    settings: &[(&'static str, String)],
+    metrics: Metrics,
+) -> Result<Host, BenchError> {
     let flag = |key, value: &str| (key, value.to_owned(), "oona bench");
     let mut sources = Sources::default();
     sources.flags.extend([
@@ -241,13 +258,13 @@ async fn start(options: &BenchOptions, url: &str, cache: &Scratch) -> Result<Hos
         flag("conservative.high_water", "50000000"),
         flag("policies.allow_unsigned", "true"),
         flag("policies.watch", "false"),
-        // A message that nobody here has published would be counted as one of ours.
-        flag("telemetry.interval_ms", "0"),
         flag(
             "policies.engine.cache_directory",
             &cache.0.to_string_lossy(),
         ),
     ]);
+    let settings = settings.iter().map(|(key, value)| flag(key, value));
+    sources.flags.extend(settings);
     let mut config = Config::assemble(None, &sources)?;
     if options.native {
         config.policies.allow_unsigned = false;
@@ -256,7 +273,7 @@ async fn start(options: &BenchOptions, url: &str, cache: &Scratch) -> Result<Hos
         config.policies.directory = Some(components(options.policies.as_deref())?);
     }
     let keyring = Keyring::new(&Secret::new(uuid::Uuid::now_v7().to_string())?, &[]);
-    let host = Host::start_with_keys(config, Some(keyring)).await?;
+    let host = Host::start_with_metrics(config, Some(keyring), metrics).await?;
     let ready = host.bus().store_ready(Some(Duration::from_secs(10))).await;
     ready.map_err(|error| BenchError::Bus(error.to_string()))?;
     Ok(host)
@@ -280,10 +297,16 @@ async fn measure(
         wanted(Subject::Swap),
         wanted(Subject::Broadcast),
         wanted(Subject::Replay),
+        wanted(Subject::Observe),
     ];
     let steps_each = steps.iter().filter(|wanted| **wanted).count();
     let all = steps_each * (options.rounds + 1);
     let mut done = 0;
+    let pair = if wanted(Subject::Observe) {
+        Some(observe::Pair::start(options, host.config().store.url.reveal(), scratch).await?)
+    } else {
+        None
+    };
     for round in 0..=options.rounds {
         let warm_up = round == 0;
         let messages = if warm_up {
@@ -320,6 +343,13 @@ async fn measure(
             let directory = host.config().policies.directory.clone();
             replay::measure(directory, &scratch.0, messages, &mut samples).await?;
         }
+        if let Some(pair) = &pair {
+            step("publish, observed and not");
+            pair.measure(raw, messages, &mut samples).await?;
+        }
+    }
+    if let Some(pair) = pair {
+        pair.end().await;
     }
     listener(all, all, "done");
     Ok(Report::new(options, raw.version().await?, &samples))

@@ -132,8 +132,17 @@ impl Host {
         config: Config,
         keyring: Option<Keyring>,
     ) -> Result<Self, HostError> {
+        Self::start_with_metrics(config, keyring, Metrics::new()).await
+    }
+
+    /// As [`Host::start_with_keys`], for who measures what it costs to observe a host.
+    pub(crate) async fn start_with_metrics(
+        config: Config,
+        keyring: Option<Keyring>,
+        metrics: Metrics,
+    ) -> Result<Self, HostError> {
         let store = store(&config)?;
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(metrics);
         let directory = policies::directory(config.policies.directory.as_deref());
         let trust = registry::trust(&config)?;
         let access = registry::access(&config)?;

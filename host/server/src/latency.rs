@@ -169,7 +169,10 @@ type Table = Vec<(Series, Recorded)>;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Latencies([Mutex<Table>; Stage::ALL.len()]);
+pub struct Latencies {
+    tables: [Mutex<Table>; Stage::ALL.len()],
+    off: bool,
+}
 
 /// The right to record latencies of one stage.
 #[derive(Debug)]
@@ -178,6 +181,7 @@ pub struct Recording<'a> {
     table: MutexGuard<'a, Table>,
     /// Where the last one was recorded.
     last: usize,
+    off: bool,
 }
 
 impl Recording<'_> {
@@ -190,7 +194,9 @@ impl Recording<'_> {
     /// is its exemplar.
     pub fn record_traced(&mut self, series: &Series, latency: Duration, trace_id: Option<u128>) {
         self.record(series, latency);
-        let Some(trace_id) = trace_id else { return };
+        let Some(trace_id) = trace_id.filter(|_| !self.off) else {
+            return;
+        };
         let recorded = &mut self.table[self.last].1;
         let exemplars = recorded.exemplars.get_or_insert_default();
         exemplars.record(self.now, latency, trace_id);
@@ -220,6 +226,9 @@ impl Recording<'_> {
     }
 
     fn record_many(&mut self, series: &Series, latency: Duration, count: u64) {
+        if self.off {
+            return;
+        }
         let is_here = |(known, _): &(Series, Recorded)| known.is(series);
         if !self.table.get(self.last).is_some_and(is_here) {
             let found = self.table.iter().position(is_here);
@@ -234,17 +243,26 @@ impl Recording<'_> {
 }
 
 impl Latencies {
+    /// Such a table that records nothing, for who measures what recording costs.
+    pub(crate) fn off() -> Self {
+        Self {
+            off: true,
+            ..Self::default()
+        }
+    }
+
     /// To record some of the same stage that end at `now`. Nobody else records of it meanwhile.
     pub fn of(&self, stage: Stage, now: Timestamp) -> Recording<'_> {
         Recording {
             now,
             table: self.table(stage),
             last: 0,
+            off: self.off,
         }
     }
 
     fn table(&self, stage: Stage) -> MutexGuard<'_, Table> {
-        lock(&self.0[stage as usize])
+        lock(&self.tables[stage as usize])
     }
 
     /// Every series that had a value within `span` of `now`.

@@ -171,11 +171,20 @@ impl Metrics {
     /// Registers every metric, at zero.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_latencies(Latencies::default())
+    }
+
+    /// As [`Metrics::new`], for who measures what it costs to record latencies.
+    pub(crate) fn without_latencies() -> Self {
+        Self::with_latencies(Latencies::off())
+    }
+
+    fn with_latencies(latencies: Latencies) -> Self {
         let mut table = Table(Registry::with_prefix("oona"));
         let t = &mut table;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         t.0.register("build", "Version of this host", build);
-        let latencies = Arc::new(Latencies::default());
+        let latencies = Arc::new(latencies);
         t.0.register_collector(Box::new(Arc::clone(&latencies)));
         let audit = Arc::new(AuditGauges::default());
         t.0.register_collector(Box::new(Arc::clone(&audit)));

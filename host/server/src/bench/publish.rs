@@ -28,6 +28,15 @@ pub(super) async fn embedded(
     messages: usize,
     samples: &mut Samples,
 ) -> Result<(), BenchError> {
+    let took = throughput(bus, messages).await?;
+    samples.rate("publish", messages, took);
+    samples.cost("publish-each", took.as_nanos() as f64 / messages as f64);
+    samples.cost("recording", recording());
+    Ok(())
+}
+
+/// How long it takes until so many have their outcome.
+pub(super) async fn throughput(bus: &Bus, messages: usize) -> Result<Duration, BenchError> {
     let (sender, mut outcomes) = mpsc::channel::<PendingOutcome>(4 * IN_FLIGHT);
     let publisher = bus.clone();
     let begun = Instant::now();
@@ -42,11 +51,8 @@ pub(super) async fn embedded(
         check(&outcome.await)?;
     }
     let took = begun.elapsed();
-    samples.rate("publish", messages, took);
-    samples.cost("publish-each", took.as_nanos() as f64 / messages as f64);
     publishing.await?;
-    samples.cost("recording", recording());
-    Ok(())
+    Ok(took)
 }
 
 /// ns that it takes to record the four latencies of a publish and to note its journey, as the writer does of a

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::Unit::{Kib, Micros, Nanos, PerSecond};
-use super::Subject::{self, Broadcast, Consume, Publish, Replay, Swap};
+use super::Subject::{self, Broadcast, Consume, Observe, Publish, Replay, Swap};
 use super::{BenchOptions, PAYLOAD_BYTES};
 
 /// What each figure belongs to, its name, what it says, its unit, and what it is held against.
@@ -20,7 +20,7 @@ type Definition = (
 );
 
 #[rustfmt::skip]
-const FIGURES: [Definition; 18] = [
+const FIGURES: [Definition; 20] = [
     (Publish, "raw-publish", "raw XADD, pipelines of 256", PerSecond, None),
     (Publish, "publish", "publish, embedded", PerSecond, Some("raw-publish")),
     (Publish, "publish-each", "the same, time for each message", Nanos, None),
@@ -39,6 +39,8 @@ const FIGURES: [Definition; 18] = [
     (Replay, "parse-log", "a decision log read, on one core, decisions", PerSecond, None),
     (Replay, "replay", "the same replayed, on all cores, decisions", PerSecond, Some("parse-log")),
     (Replay, "replay-memory", "memory that this took more, at the most", Kib, None),
+    (Observe, "publish-unseen", "publish, embedded, nothing observed", PerSecond, None),
+    (Observe, "publish-seen", "the same, everything observed", PerSecond, Some("publish-unseen")),
 ];
 
 #[derive(Clone, Copy)]
