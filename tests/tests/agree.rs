@@ -105,7 +105,8 @@ fn by_top(address: SocketAddr) -> (Told, f64) {
     told.insert("routing".to_owned(), routing.replace('@', " "));
     let lines = frame.lines();
     let letters = lines.filter_map(|line| line.split_once(" dead letter"));
-    let letters = letters.map(|(before, _)| before.split_whitespace().last().unwrap_or_default());
+    let mut letters =
+        letters.map(|(before, _)| before.split_whitespace().last().unwrap_or_default());
     told.insert(
         "dead letters".to_owned(),
         letters.next_back().unwrap_or_default().to_owned(),
