@@ -21,7 +21,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes this host four times a second.
+    /// Starts one that scrapes this host once a second.
     ///
     /// # Panics
     ///
@@ -31,7 +31,7 @@ impl Prometheus {
         let place = Place::hold();
         let directory = TempDir::new().expect("a temporary directory");
         let config = format!(
-            "global: {{scrape_interval: 250ms, scrape_timeout: 250ms}}\n\
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
              scrape_configs:\n- job_name: oona\n  static_configs: [{{targets: ['{host}']}}]\n"
         );
         let path = directory.path().join("prometheus.yml");

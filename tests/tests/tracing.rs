@@ -334,7 +334,7 @@ async fn a_collector_that_is_gone_does_no_harm() {
     let address = closed.local_addr().unwrap();
     drop(closed);
     let endpoint = format!("tracing.otlp_endpoint=http://{address}");
-    let settings = [&*endpoint, "tracing.sample_every=1", "tracing.queue_max=10"];
+    let settings = [&*endpoint, "tracing.sample_every=1", "tracing.queue_max=1"];
     let mut host = host(&redis, &settings);
     let mut subscriber = Subscriber::group(host.address, "workers", 100).await;
     for number in 0..50 {

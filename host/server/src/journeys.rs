@@ -129,17 +129,26 @@ impl Journeys {
             .is_some_and(|cell| cell.load(Ordering::Relaxed) > 0)
     }
 
-    /// Notes something of a message, and begins its journey if there is none. Of a message in trouble only
-    /// as far as so many a second are followed.
-    pub fn visit(&self, now: Timestamp, visitor: &Visitor<'_>, note: impl FnOnce(&mut Journey)) {
+    /// Whether the next step of this message is to be noted. Of messages in trouble so many a second are
+    /// followed, whatever was chosen by chance. To be asked before anything is made of the step.
+    #[must_use]
+    pub fn admits(&self, now: Timestamp, hash: u64, troubled: bool) -> bool {
+        if self.cells.is_empty() {
+            return false;
+        }
+        if troubled {
+            self.trouble.offer(now, 1);
+            if self.trouble.takes(hash) {
+                return true;
+            }
+        }
+        self.wants(hash)
+    }
+
+    /// Notes something of a message that is to be noted, and begins its journey if there is none.
+    pub fn visit(&self, visitor: &Visitor<'_>, note: impl FnOnce(&mut Journey)) {
         if self.cells.is_empty() {
             return;
-        }
-        if visitor.troubled {
-            self.trouble.offer(now, 1);
-            if !self.trouble.takes(visitor.hash) && !self.wants(visitor.hash) {
-                return;
-            }
         }
         let mut held = lock(&self.held);
         let (journey, changed) = held.visit(visitor);
@@ -213,7 +222,7 @@ mod tests {
             trace_id: None,
             troubled,
         };
-        journeys.visit(now, &visitor, |journey| {
+        journeys.visit(&visitor, |journey| {
             journey.add(Step::new(now, What::Publish, ""));
         });
     }
@@ -225,7 +234,7 @@ mod tests {
             let now = Timestamp::from_millis(5_000 + number / 20);
             journeys.offer(now, 1);
             let id = number.to_string();
-            if troubled || journeys.wants(id_hash(&id)) {
+            if journeys.admits(now, id_hash(&id), troubled) {
                 visit(&journeys, now, &id, troubled);
             }
         }

@@ -21,7 +21,7 @@ pub const EXAMPLES_EACH: usize = 3;
 /// How fast what is usual follows what is: after so long it has gone half of the way.
 const USUAL_HALF_LIFE: Duration = Duration::from_secs(3_600);
 
-/// A rise is over when less is filed than this share of what began it.
+/// A rise is over when less is filed than this share of what would begin one.
 const OVER_BELOW: f64 = 0.5;
 
 /// Upper ends of the bands of age, and their names; what is older is of the last band.
@@ -328,6 +328,8 @@ pub struct RiseConfig {
 pub struct Rise {
     config: RiseConfig,
     rate: Rate,
+    /// Whether anything was observed.
+    knows: bool,
 }
 
 /// How many letters are filed.
@@ -344,14 +346,18 @@ pub struct Rate {
 }
 
 impl Rise {
-    /// Of which nothing is known yet: nothing is usual.
+    /// Of which nothing is known yet: what is observed first is usual, so that no start of a host is a rise.
     #[must_use]
     pub fn new(config: RiseConfig) -> Self {
         let rate = Rate {
             threshold_per_minute: config.per_minute_min,
             ..Rate::default()
         };
-        Self { config, rate }
+        Self {
+            config,
+            rate,
+            knows: false,
+        }
     }
 
     /// How many are filed, as last observed.
@@ -372,14 +378,19 @@ impl Rise {
         } = self.config;
         let before = self.rate;
         let per_minute = filed as f64 / minutes;
-        let threshold = per_minute_min.max(factor * before.usual_per_minute);
+        let known = if self.knows {
+            before.usual_per_minute
+        } else {
+            per_minute
+        };
+        self.knows = true;
+        let threshold = per_minute_min.max(factor * known);
         let until = if before.rising { OVER_BELOW } else { 1.0 };
         let half_lives = within.as_secs_f64() / USUAL_HALF_LIFE.as_secs_f64();
         let gone = 1.0 - (-half_lives).exp2();
         self.rate = Rate {
             per_minute,
-            usual_per_minute: before.usual_per_minute
-                + gone * (per_minute - before.usual_per_minute),
+            usual_per_minute: known + gone * (per_minute - known),
             threshold_per_minute: threshold,
             rising: per_minute >= threshold * until,
         };

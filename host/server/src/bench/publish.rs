@@ -97,7 +97,7 @@ fn note(journeys: &Journeys, now: Timestamp, number: u64) {
             trace_id: None,
             troubled: false,
         };
-        journeys.visit(now, &visitor, |journey| {
+        journeys.visit(&visitor, |journey| {
             for what in [What::Publish, What::Queue, What::Policy] {
                 journey.add(Step::new(now, what, format!("message {number}")));
             }

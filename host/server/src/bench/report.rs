@@ -24,7 +24,7 @@ const FIGURES: [Definition; 20] = [
     (Publish, "raw-publish", "raw XADD, pipelines of 256", PerSecond, None),
     (Publish, "publish", "publish, embedded", PerSecond, Some("raw-publish")),
     (Publish, "publish-each", "the same, time for each message", Nanos, None),
-    (Publish, "recording", "recording its latencies, of that", Nanos, Some("publish-each")),
+    (Publish, "recording", "recording its latencies and journey, of that", Nanos, Some("publish-each")),
     (Publish, "publish-grpc", "publish, gRPC stream", PerSecond, Some("raw-publish")),
     (Publish, "raw-publish-single", "raw XADD, one at a time, p50", Micros, None),
     (Publish, "publish-single", "publish, one at a time, p50", Micros, Some("raw-publish-single")),

@@ -35,10 +35,9 @@ pub(super) struct Decided {
     pub(super) took: Duration,
 }
 
-/// Notes a step of a message, and begins its journey if there is none.
+/// Notes a step of a message that is to be noted, and begins its journey if there is none.
 fn visit(
     shared: &Shared,
-    now: Timestamp,
     message: &Message,
     (hash, troubled): (u64, bool),
     note: impl FnOnce(&mut Journey),
@@ -52,7 +51,7 @@ fn visit(
         trace_id: trace_id.as_deref(),
         troubled,
     };
-    shared.journeys.visit(now, &visitor, note);
+    shared.journeys.visit(&visitor, note);
 }
 
 /// A group was decided on.
@@ -66,17 +65,17 @@ pub(super) fn decided(
     shared.journeys.offer(decided.now, messages.len());
     let all = messages.iter().zip(askers).zip(admitter.rulings());
     for (index, ((message, (asker, _)), ruling)) in all.enumerate() {
+        let Decided { now, began, took } = decided;
         let troubled = ruling.is_trouble();
-        if !troubled && !shared.journeys.wants(asker.event) {
+        if !shared.journeys.admits(now, asker.event, troubled) {
             continue;
         }
-        let Decided { now, began, took } = decided;
         let waited = began.saturating_duration_since(asker.since);
-        let policy = Step::new(now + took, What::Policy, admitter.explain(index)).took(took);
-        visit(shared, now, message, (asker.event, troubled), |journey| {
+        visit(shared, message, (asker.event, troubled), |journey| {
+            let policy = Step::new(now + took, What::Policy, admitter.explain(index));
             journey.add(published(now - waited, message));
             journey.add(Step::new(now, What::Queue, "").took(waited));
-            journey.add(policy);
+            journey.add(policy.took(took));
         });
     }
 }
@@ -98,7 +97,10 @@ fn published(at: Timestamp, message: &Message) -> Step {
 /// A publish was refused before policies were asked.
 pub(super) fn turned_away(shared: &Shared, now: Timestamp, message: &Message, asker: &Asker) {
     shared.journeys.offer(now, 1);
-    visit(shared, now, message, (asker.event, true), |journey| {
+    if !shared.journeys.admits(now, asker.event, true) {
+        return;
+    }
+    visit(shared, message, (asker.event, true), |journey| {
         journey.add(published(now - asker.since.elapsed(), message));
     });
 }
@@ -119,7 +121,7 @@ pub(super) fn rejected(
 /// A pipeline was written, or was not. What failed is followed from now on if it was not before.
 pub(super) fn appended<'a>(
     shared: &Shared,
-    (now, took): (Timestamp, Duration),
+    (asked, answered, took): (Timestamp, Timestamp, Duration),
     appends: impl Iterator<Item = (&'a Append, u64)>,
     written: &Result<Vec<Result<Written, StoreError>>, StoreError>,
 ) {
@@ -129,8 +131,10 @@ pub(super) fn appended<'a>(
             Err(_) => None,
         };
         let Some(written) = result else {
-            if let Ok(message) = Message::decode(&append.record.payload, EntryId::MIN) {
-                visit(shared, now, &message, (event, true), |_| {});
+            if shared.journeys.admits(answered, event, true)
+                && let Ok(message) = Message::decode(&append.record.payload, EntryId::MIN)
+            {
+                visit(shared, &message, (event, true), |_| {});
             }
             continue;
         };
@@ -143,7 +147,7 @@ pub(super) fn appended<'a>(
             if written.before.is_none() {
                 journey.place = Some(place(stream, entry));
             }
-            let at = written_at(entry, (now - took, now));
+            let at = written_at(entry, (asked, answered));
             journey.add(Step::new(at, What::Append, detail).took(took));
         });
     }
@@ -170,23 +174,17 @@ pub(super) fn delivered(
     (hash, waited): (u64, Duration),
 ) {
     shared.journeys.offer(now, 1);
-    if !delivery.redelivered && !shared.journeys.wants(hash) {
+    let (message, troubled) = (&delivery.message, delivery.redelivered);
+    if !shared.journeys.admits(now, hash, troubled) {
         return;
     }
-    let message = &delivery.message;
-    visit(
-        shared,
-        now,
-        message,
-        (hash, delivery.redelivered),
-        |journey| {
-            let (stream, entry) = (&delivery.stream, delivery.entry);
-            seen_in(journey, stream, entry);
-            let detail = format!("from `{stream}`, entry {entry}");
-            let step = Step::new(now, What::Deliver, detail).took(waited);
-            journey.add(step.of(group, message.attempt.saturating_add(1)));
-        },
-    );
+    visit(shared, message, (hash, troubled), |journey| {
+        let (stream, entry) = (&delivery.stream, delivery.entry);
+        seen_in(journey, stream, entry);
+        let detail = format!("from `{stream}`, entry {entry}");
+        let step = Step::new(now, What::Deliver, detail).took(waited);
+        journey.add(step.of(group, message.attempt.saturating_add(1)));
+    });
 }
 
 /// An entry was seen. If nothing is known of what was before, its id tells when it was written.
@@ -256,8 +254,11 @@ pub(super) fn settled(
         Failure::HandlerError | Failure::Poison => What::Nack,
         _ => What::Fail,
     };
-    let failed = Step::new(now, what, format!("{}: {detail}", failure.name()));
-    visit(shared, now, message, (hash, true), |journey| {
+    if !shared.journeys.admits(now, hash, true) {
+        return;
+    }
+    visit(shared, message, (hash, true), |journey| {
+        let failed = Step::new(now, what, format!("{}: {detail}", failure.name()));
         seen_in(journey, &held.stream, held.entry);
         journey.add(failed.of(group, attempt));
         journey.add(follows());
@@ -288,17 +289,15 @@ pub(super) fn redriven(
 ) {
     let now = (shared.clock)().max(asked);
     let at = written_at(entry, (asked, now));
-    visit(
-        shared,
-        now,
-        message,
-        (id_hash(&message.id), true),
-        |journey| {
-            journey.place = Some(place(to, entry));
-            let detail = format!("to `{to}` as entry {entry}");
-            journey.add(Step::new(at, What::Redrive, detail));
-        },
-    );
+    let hash = id_hash(&message.id);
+    if !shared.journeys.admits(now, hash, true) {
+        return;
+    }
+    visit(shared, message, (hash, true), |journey| {
+        journey.place = Some(place(to, entry));
+        let detail = format!("to `{to}` as entry {entry}");
+        journey.add(Step::new(at, What::Redrive, detail));
+    });
 }
 
 /// A broadcast was written.
@@ -314,7 +313,7 @@ pub(super) fn broadcast(
         return;
     }
     let stream = &shared.config.streams.control;
-    visit(shared, began, message, (hash, false), |journey| {
+    visit(shared, message, (hash, false), |journey| {
         journey.add(published(began, message));
         journey.place = Some(place(stream, entry));
         let detail = format!("to `{stream}` as entry {entry}, a broadcast");

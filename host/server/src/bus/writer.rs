@@ -319,13 +319,14 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
         permit,
     } = pipeline;
     shared.metrics.group_size.observe(appends.len() as f64);
-    let began = Instant::now();
+    let (asked, began) = ((shared.clock)(), Instant::now());
     let written = shared.store.append(&appends).await;
-    let took = began.elapsed();
+    let (answered, took) = ((shared.clock)().max(asked), began.elapsed());
+    let events = askers.iter().map(|admitted| admitted.asker.event);
+    let appended = appends.iter().zip(events);
+    journey::appended(&shared, (asked, answered, took), appended, &written);
     let recalled = recall(&shared, &refused).await;
     let now = (shared.clock)();
-    let events = askers.iter().map(|admitted| admitted.asker.event);
-    journey::appended(&shared, (now, took), appends.iter().zip(events), &written);
     let fault = match &written {
         Ok(results) => results
             .iter()

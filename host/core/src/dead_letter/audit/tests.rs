@@ -186,11 +186,24 @@ fn a_rise_is_much_more_than_usual_and_ends_well_below() {
 }
 
 #[test]
+fn what_a_host_finds_at_its_start_is_usual() {
+    let mut rise = Rise::new(RiseConfig {
+        per_minute_min: 10.0,
+        factor: 3.0,
+    });
+    for filed in [30, 40, 80] {
+        assert!(!rise.observe(filed, MINUTE), "{:?}", rise.rate());
+    }
+    assert!(rise.observe(100, MINUTE), "{:?}", rise.rate());
+}
+
+#[test]
 fn what_goes_on_for_hours_becomes_usual() {
     let mut rise = Rise::new(RiseConfig {
         per_minute_min: 10.0,
         factor: 3.0,
     });
+    rise.observe(0, MINUTE);
     rise.observe(100, MINUTE);
     assert!(rise.rate().rising);
     for _ in 0..180 {
