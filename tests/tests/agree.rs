@@ -104,12 +104,15 @@ fn by_top(address: SocketAddr) -> (Told, f64) {
     let routing = word_after(frame, "routing ", 0);
     told.insert("routing".to_owned(), routing.replace('@', " "));
     let lines = frame.lines();
-    let letters = lines.filter_map(|line| line.split_once(" dead letter"));
-    let mut letters =
-        letters.map(|(before, _)| before.split_whitespace().last().unwrap_or_default());
+    let mut letters = lines
+        .rev()
+        .filter_map(|line| line.split_once(" dead letter"));
+    let letters = letters
+        .next()
+        .and_then(|(before, _)| before.split_whitespace().next_back());
     told.insert(
         "dead letters".to_owned(),
-        letters.next_back().unwrap_or_default().to_owned(),
+        letters.unwrap_or_default().to_owned(),
     );
     let line = frame.lines().find(|line| line.contains("oona.normal"));
     let words: Vec<_> = line.unwrap_or_default().split_whitespace().collect();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use oona::proto::Nack;
 use oona::proto::subscribe_request::Request;
-use oona_tests::binary::{Host, run, text};
+use oona_tests::binary::{Host, run, text, wait_until};
 use oona_tests::browser::{Browser, DESK, PHONE};
 use oona_tests::grpc::Subscriber;
 use oona_tests::http::{Answer, get, post, send};
@@ -21,6 +21,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+
+#[path = "console/pictures.rs"]
+mod pictures;
 
 /// What would become of a page that takes it for markup.
 const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'\"><b>bold</b>";
@@ -42,6 +45,11 @@ const CREDIT: u32 = 1_000_000;
 /// A message that nobody can handle lies in the dead-letter stream.
 async fn file_a_letter(address: SocketAddr, id: &str, payload: &str) -> Subscriber {
     let mut subscriber = Subscriber::group(address, "workers", CREDIT).await;
+    refuse(&mut subscriber, address, id, payload).await;
+    subscriber
+}
+
+async fn refuse(subscriber: &mut Subscriber, address: SocketAddr, id: &str, payload: &str) {
     publish_telemetry(address, id, payload);
     let nack = Nack {
         delivery_id: subscriber.next().await.id,
@@ -50,7 +58,6 @@ async fn file_a_letter(address: SocketAddr, id: &str, payload: &str) -> Subscrib
         ..Nack::default()
     };
     subscriber.say(Request::Nack(nack)).await;
-    subscriber
 }
 
 async fn open(address: SocketAddr, page: &str) -> Browser {
@@ -422,6 +429,66 @@ async fn it_is_used_with_the_keyboard() {
     browser.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_followed_step_by_step() {
+    let host = Host::start(&["--dev"]);
+    let address = host.address;
+    let browser = open(address, "journey").await;
+    let retried = retry_once(address, "order/7").await;
+    browser.press("/").await;
+    browser.press("order/7").await;
+    browser.enter().await;
+    browser
+        .wait_for("#journey .facts", |facts| {
+            facts.contains("group workers has acknowledged it") && facts.contains(&retried)
+        })
+        .await;
+    let steps =
+        "return [...document.querySelectorAll('.step strong')].map((step) => step.innerText)";
+    let expected = [
+        "publish", "queue", "policy", "append", "deliver", "handler", "nack", "retry", "deliver",
+        "handler", "ack",
+    ];
+    assert_eq!(browser.ask(steps, Vec::new()).await, json!(expected));
+    browser
+        .wait_for(".step:nth-child(7)", |nack| {
+            nack.contains("no room") && nack.contains("group workers · attempt 1")
+        })
+        .await;
+
+    browser
+        .go(&format!("http://{address}/#/journey/nobody"))
+        .await;
+    browser
+        .wait_for("#journey .empty", |said| {
+            said.contains("nothing is known of event `nobody`") && said.contains("oona dlq list")
+        })
+        .await;
+    assert_eq!(browser.ask(steps, Vec::new()).await, json!([]));
+    browser.close().await;
+}
+
+/// A message is refused once by its handler, and then acknowledged; answers its entry.
+async fn retry_once(address: SocketAddr, id: &str) -> String {
+    let mut subscriber = Subscriber::group(address, "workers", CREDIT).await;
+    publish_telemetry(address, id, "a crate");
+    let nack = Nack {
+        delivery_id: subscriber.next().await.id,
+        reason: "no room in the warehouse".to_owned(),
+        ..Nack::default()
+    };
+    subscriber.say(Request::Nack(nack)).await;
+    let again = subscriber.next().await;
+    subscriber.ack(vec![again.id]).await;
+    let is_over = || {
+        let journey = get(address, &format!("/debug/trace/{id}")).json();
+        let steps = journey["steps"].as_array().unwrap();
+        steps.last().is_some_and(|step| step["step"] == "ack")
+    };
+    assert!(wait_until(is_over));
+    again.entry
+}
+
 /// Every page, with something on it.
 const PAGES: [(&str, &str); 5] = [
     ("overview", "#streams tbody"),
@@ -452,128 +519,6 @@ async fn nothing_is_wider_than_a_phone() {
     browser.wait_for("#letter pre", |_| true).await;
     assert!(browser.overflow().await <= 0, "a letter");
     browser.close().await;
-}
-
-/// Pictures of each page: into a directory that OONA_SCREENSHOTS names, or one that nobody keeps.
-#[tokio::test(flavor = "multi_thread")]
-async fn screenshots() {
-    let scratch = TempDir::new().unwrap();
-    let directory = std::env::var_os("OONA_SCREENSHOTS");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let directory = directory.map_or(scratch.path().to_owned(), |given| root.join(given));
-    let host = Host::start(&[
-        "--dev",
-        "--policies",
-        policies::directory().to_str().unwrap(),
-    ]);
-    let address = host.address;
-    let _traffic = Traffic::begin(address).await;
-    let large = json!({ "type": "telemetry", "payload": "x".repeat(300_000) });
-    assert_eq!(publish(address, &large).status, 413);
-    let browser = open(address, "overview").await;
-    drawn(&browser).await;
-    for (page, selector) in PAGES {
-        browser.go(&format!("http://{address}/#/{page}")).await;
-        browser.wait_for(selector, |_| true).await;
-        if page == "dead-letters" {
-            browser.click(selector).await;
-            browser.wait_for("#letter pre", |_| true).await;
-        }
-        keep(&directory, page, &browser.picture().await);
-    }
-    browser.close().await;
-    for (name, browser) in [
-        ("overview-dark", Browser::open_dark(DESK).await),
-        ("overview-phone", Browser::open(PHONE).await),
-    ] {
-        browser.go(&format!("http://{address}/")).await;
-        browser.wait_for("#streams tbody", |_| true).await;
-        drawn(&browser).await;
-        keep(&directory, name, &browser.picture().await);
-        browser.close().await;
-    }
-}
-
-/// Waits until there is a line of decisions to be seen.
-async fn drawn(browser: &Browser) {
-    let samples = "return Number(document.querySelector('#in-use .drawing').dataset.samples ?? 0)";
-    let enough = browser.eventually(async || {
-        let count = browser.ask(samples, Vec::new()).await.as_u64();
-        count.filter(|count| *count >= SAMPLES_MIN)
-    });
-    assert!(enough.await.is_some(), "nothing is drawn");
-}
-
-/// As many samples as make a line.
-const SAMPLES_MIN: u64 = 8;
-
-/// The largest picture that is kept, in bytes.
-const PICTURE_BYTES_MAX: usize = 150 * 1024;
-
-fn keep(directory: &Path, name: &str, picture: &[u8]) {
-    assert!(picture.starts_with(b"\x89PNG"), "{name}");
-    assert!(
-        picture.len() <= PICTURE_BYTES_MAX,
-        "{name}: {}",
-        picture.len()
-    );
-    fs::write(directory.join(name).with_extension("png"), picture).unwrap();
-}
-
-/// Something to look at: messages that are handled, a few that are refused, and one that nobody can read.
-struct Traffic {
-    stop: Arc<AtomicBool>,
-    handler: JoinHandle<()>,
-    producer: Option<thread::JoinHandle<()>>,
-}
-
-impl Traffic {
-    async fn begin(address: SocketAddr) -> Self {
-        let mut subscriber = file_a_letter(address, "prefetch-000041", "blueprint=softmax").await;
-        let handler = tokio::spawn(async move {
-            loop {
-                let delivery = subscriber.next().await;
-                subscriber.ack(vec![delivery.id]).await;
-            }
-        });
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let producer = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                round(address);
-                thread::park_timeout(Duration::from_millis(20));
-            }
-        });
-        Self {
-            stop,
-            handler,
-            producer: Some(producer),
-        }
-    }
-}
-
-fn round(address: SocketAddr) {
-    for kind in [
-        "telemetry",
-        "field_report",
-        "kernel_prefetch_request",
-        "adaptation_command",
-    ] {
-        let message = json!({ "type": kind, "source": "trainer", "payload": "loss 0.25" });
-        assert_eq!(publish(address, &message).status, 200);
-    }
-    let urgent = json!({ "type": "field_report", "priority": "high", "source": "guard" });
-    assert_eq!(publish(address, &urgent).status, 200);
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.handler.abort();
-        if let Some(producer) = self.producer.take() {
-            drop(producer.join());
-        }
-    }
 }
 
 /// A command of the operator's, to this host.

@@ -1,23 +1,22 @@
 // Objectives, what is left of their budgets, and what fires.
 
 import { getIfServed } from './api.js';
-import { facts, fill, h, keep, panel, show, table, tell } from './dom.js';
-import { age, count, figure, spaced, time } from './words.js';
+import { facts, fill, h, keep, marked, panel, show, table, tell } from './dom.js';
+import { age, count, figure, number, spaced, time } from './words.js';
 
 const EVERY_MS = 2_000;
 
 /** A value and what it is measured in. */
 function measure(value, unit) {
   if (unit === 'flag') return value > 0 ? 'yes' : 'no';
-  return unit === 'percent' ? `${figure(value)} %` : `${figure(value)} ${unit ?? ''}`;
+  return unit === 'percent' ? `${number(value)} %` : `${number(value)} ${unit}`;
 }
 
-const TONES = { ok: 'good', pending: 'caution', firing: 'bad' };
-const ORDER = ['firing', 'pending', 'ok'];
+const TONES = { pending: 'caution', firing: 'bad' };
 
 export function open() {
   const missing = h('p', { class: 'empty', hidden: true }, 'Alerts are not available on this host.');
-  const parts = [alerts(), objectives(), recent()];
+  const parts = [alerts(), objectives(), recent(), calm()];
   const grid = h('div', { class: 'grid' }, parts.map(({ root }) => root));
   const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Alerts'), missing, grid);
   let asked = 0;
@@ -45,25 +44,56 @@ function alerts() {
     return {
       root: h('tr', {}, h('td', {}, mark), h('td', {}, name, ' ', severity), value, threshold, since, h('td', { class: 'words' }, why, advice)),
       update(now) {
-        mark.className = `tag ${TONES[now.state] ?? ''}`;
+        mark.className = `tag ${TONES[now.state]}`;
         tell(mark, now.state);
         tell(name, spaced(now.name));
         tell(severity, [now.subject, now.severity].filter(Boolean).join(' · '));
         tell(value, measure(now.value, now.unit));
         tell(threshold, now.unit === 'flag' ? '–' : measure(now.threshold, now.unit));
-        tell(since, now.since_ms ? time(now.since_ms) : '–');
-        tell(why, now.reason ?? '');
-        tell(advice, now.state === 'ok' ? '' : now.advice ?? '');
+        tell(since, time(now.since_ms));
+        fill(why, now.reason, ...marked(now.reason));
+        fill(advice, now.advice, ...marked(now.advice));
       },
     };
   };
   return {
     root,
     update(now) {
-      const items = [...now.alerts].sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state));
-      const firing = items.filter(({ state }) => state === 'firing').length;
-      tell(note, firing ? `${count(firing)} firing` : 'nothing fires');
-      keep(body, items, ({ name, subject }) => `${name} ${subject}`, row);
+      const firing = now.alerts.filter(({ state }) => state === 'firing');
+      const pending = now.alerts.filter(({ state }) => state === 'pending');
+      tell(note, firing.length ? `${count(firing.length)} firing` : 'nothing fires');
+      show(list, firing.length + pending.length > 0);
+      keep(body, [...firing, ...pending], ({ name, subject }) => `${name} ${subject}`, row);
+    },
+  };
+}
+
+/** Alerts of one name that are well, by the one that is nearest to its threshold. */
+function calm() {
+  const { root: list, body } = table('Alerts that are well', [['Alert'], ['Nearest'], ['Value', 'number'], ['Threshold', 'number']]);
+  const { root, note } = panel('Watched', { id: 'calm' }, list);
+  const row = ({ name }) => {
+    const cells = [h('td', { class: 'faint' }), h('td', { class: 'number' }), h('td', { class: 'number' })];
+    return {
+      root: h('tr', {}, h('th', { scope: 'row' }, spaced(name)), cells),
+      update({ subject, value, threshold, unit, all }) {
+        const others = all > 1 ? `, of ${count(all)}` : '';
+        const words = [subject ? `${spaced(subject)}${others}` : '–', measure(value, unit), unit === 'flag' ? '–' : measure(threshold, unit)];
+        cells.forEach((cell, index) => tell(cell, words[index]));
+      },
+    };
+  };
+  return {
+    root,
+    update(now) {
+      const well = now.alerts.filter(({ state }) => state === 'ok');
+      const names = [...new Set(well.map(({ name }) => name))];
+      tell(note, `${count(well.length)} of ${count(now.alerts.length)} are well`);
+      keep(body, names.map((name) => {
+        const alike = well.filter((alert) => alert.name === name);
+        const nearest = alike.reduce((near, alert) => (alert.value / alert.threshold > near.value / near.threshold ? alert : near));
+        return { ...nearest, all: alike.length };
+      }), ({ name }) => name, row);
     },
   };
 }
@@ -87,7 +117,7 @@ function objectives() {
         fill(more, now, () => facts([
           ['Target', `${(now.target * 100).toFixed(2).replace(/\.?0+$/, '')} % over ${now.window}`],
           ['Good', `${count(now.good)} of ${count(now.total)}`],
-          ['Burn rate', now.burn.map(({ window, rate }) => `${window} ${figure(rate)}×`).join(', ')],
+          ['Burn rate', [now.burn[0], now.burn.at(-1)].map(({ window, rate }) => `${figure(rate)}× over ${window}`).join(', ')],
         ]));
       },
     };
@@ -98,7 +128,7 @@ function objectives() {
 function recent() {
   const { root: list, body } = table('Recent', [['When'], ['What'], ['Alert'], ['Why']]);
   const none = h('p', { class: 'empty' }, 'Nothing has fired since the start.');
-  const { root } = panel('Recent', { wide: true, id: 'recent' }, list, none);
+  const { root } = panel('Recent', { id: 'recent' }, list, none);
   return {
     root,
     update({ recent: entries }) {
@@ -107,7 +137,7 @@ function recent() {
       const latest = [...entries].sort((a, b) => b.at_ms - a.at_ms);
       fill(body, latest, ...latest.map((entry) => () => h('tr', {}, h('td', { title: `${age(Date.now() - entry.at_ms)} ago` }, time(entry.at_ms)),
         h('td', {}, h('span', { class: `tag ${entry.what === 'fired' ? 'bad' : 'good'}` }, entry.what)),
-        h('td', {}, [spaced(entry.name), entry.subject].filter(Boolean).join(' · ')), h('td', { class: 'words' }, entry.reason))));
+        h('td', {}, [spaced(entry.name), entry.subject].filter(Boolean).join(' · ')), h('td', { class: 'words' }, marked(entry.reason)))));
     },
   };
 }

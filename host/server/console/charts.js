@@ -98,7 +98,7 @@ export function timeline(root, { height = 168, span, lines, marks = () => [], va
 }
 
 /** The least of the past that is shown, in s. */
-const SPAN_MIN = 30;
+const SPAN_MIN = 10;
 
 function range(times, span) {
   const end = times.at(-1) ?? Date.now() / 1000;

@@ -71,6 +71,9 @@ export function table(label, columns) {
   return { root, body };
 }
 
+/** A text in which `backticks` are round what is typed or named. */
+export const marked = (text) => text.split('`').map((part, index) => (index % 2 ? h('code', {}, part) : part));
+
 /** A list of names and what they are. */
 export const facts = (pairs) =>
   h('dl', { class: 'facts' }, pairs.filter(Boolean).flatMap(([name, value]) => [

@@ -1,13 +1,16 @@
 // What has become of one message, step by step.
 
-import { Refused, get } from './api.js';
-import { facts, h, panel, tell } from './dom.js';
-import { ms, spaced, time } from './words.js';
+import { get } from './api.js';
+import { facts, fill, h, marked, panel, tell } from './dom.js';
+import { age, ms, spaced, time } from './words.js';
+
+/** How often a message that is followed is looked at again, in ms. */
+const EVERY_MS = 2_000;
 
 export function open(state) {
   const search = h('input', { type: 'search', name: 'id', 'aria-label': 'Event id', placeholder: 'Event id of a message', autocomplete: 'off', required: true });
   const form = h('form', { class: 'filter', role: 'search' }, search, h('button', { type: 'submit', class: 'primary' }, 'Follow'));
-  const said = h('p', { class: 'empty', role: 'status' }, 'Give the event id of a message: what it went through, and how long each step took.');
+  const said = h('p', { class: 'empty lines', role: 'status' }, 'Give the event id of a message: what it went through, and how long each step took.');
   const found = h('div');
   const { root: box } = panel('Journey', { id: 'journey' }, form, said, found);
   const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Journey'), box);
@@ -19,22 +22,35 @@ export function open(state) {
     else state.go(`journey/${encodeURIComponent(id)}`);
   });
 
+  let followed = '';
+  let asked = 0;
+
   async function follow(id) {
-    search.value = id;
-    if (!id) return;
+    asked = Date.now();
+    const isNew = id !== followed;
+    followed = id;
     try {
       const journey = await get(`/debug/trace/${encodeURIComponent(id)}`);
+      if (followed !== id) return;
       tell(said, '');
-      found.replaceChildren(...timeline(journey));
+      fill(found, journey, ...timeline(journey));
     } catch (error) {
-      const unknown = error instanceof Refused && error.status === 404;
-      const unserved = unknown && error.message.includes('is not served');
-      tell(said, unserved ? 'Journeys are not available on this host.' : error.message);
-      found.replaceChildren();
+      if (followed !== id || !isNew) return;
+      followed = '';
+      tell(said, error.message);
+      fill(found, null);
     }
   }
 
-  return { root, search, open: follow };
+  return {
+    root,
+    search,
+    open(id) {
+      search.value = id;
+      if (id) follow(id);
+    },
+    update: () => followed && Date.now() - asked >= EVERY_MS && follow(followed),
+  };
 }
 
 const WRONG = new Set(['nack', 'dead_letter', 'discard', 'rejected']);
@@ -44,7 +60,7 @@ function timeline(journey) {
   const longest = Math.max(...steps.map((step) => step.took_ms ?? 0), 0.001);
   const first = steps[0]?.at_ms ?? 0;
   const head = facts([
-    ['Now', journey.state],
+    ['Now', h('span', {}, marked(journey.state))],
     ['Entry', [journey.stream, journey.entry].filter(Boolean).join(' ')],
     journey.trace_id && ['Trace', h('code', {}, journey.trace_id)],
     ['Told by', journey.from],
@@ -54,10 +70,10 @@ function timeline(journey) {
     bar.style.width = `${Math.max(((step.took_ms ?? 0) / longest) * 100, step.took_ms ? 1 : 0)}%`;
     const more = [step.detail, step.group && `group ${step.group}`, step.attempt && `attempt ${step.attempt}`].filter(Boolean).join(' · ');
     return h('li', { class: WRONG.has(step.step) ? 'step bad' : 'step' },
-      h('span', { class: 'at number', title: time(step.at_ms) }, `+${ms(step.at_ms - first)}`),
+      h('span', { class: 'at number', title: time(step.at_ms) }, `+${age(step.at_ms - first)}`),
       h('strong', {}, spaced(step.step)),
       h('span', { class: 'number' }, step.took_ms === null ? '' : ms(step.took_ms)),
-      h('span', { class: 'track' }, bar), h('span', { class: 'words faint' }, more));
+      h('span', { class: step.took_ms === null ? '' : 'track' }, bar), h('span', { class: 'words faint' }, marked(more)));
   });
   return [head, h('ol', { class: 'steps' }, rows)];
 }

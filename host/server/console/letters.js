@@ -3,7 +3,7 @@
 import { get, getIfServed, post } from './api.js';
 import { confirm } from './dialog.js';
 import { facts, fill, h, keep, panel, say, show, table, tell } from './dom.js';
-import { age, bytes, count, percent, plural, time } from './words.js';
+import { age, bytes, count, figure, percent, plural, time } from './words.js';
 
 const PAGE = 50;
 const FAILURES = ['handler-error', 'poison', 'timeout', 'stale', 'replay', 'bad-signature', 'undecodable'];
@@ -174,7 +174,7 @@ function letterDetails({ letter, content, verified, message, explanation }, redr
       ['Signature', signature],
       attributes.length > 0 && ['Attributes', attributes.map(([name, value]) => `${name} = ${value}`).join('\n')],
     ]),
-    h('h3', {}, 'Content', ' ', h('span', { class: 'faint' }, `${content.form}, ${bytes(content.size)}${content.cut ? ', cut' : ''}`)),
+    h('h3', {}, 'Content', ' · ', h('span', { class: 'faint' }, `${content.form}, ${bytes(content.size)}${content.cut ? ', cut' : ''}`)),
     h('pre', { class: 'content', tabindex: 0, 'aria-label': 'Content' }, content.text),
     h('h3', {}, 'What policies would decide now'),
     Array.isArray(explanation) ? explained(explanation) : h('p', { class: 'empty' }, explanation.error),
@@ -183,7 +183,7 @@ function letterDetails({ letter, content, verified, message, explanation }, redr
 
 function explained(list) {
   const words = ({ reason, ...rest }) => {
-    const told = Object.entries(rest).filter(([, value]) => value !== null && typeof value !== 'object').map(([name, value]) => `${name} ${value}`);
+    const told = Object.entries(rest).filter(([, value]) => value !== null && typeof value !== 'object').map(([name, value]) => `${name} ${typeof value === 'number' && !Number.isInteger(value) ? figure(value) : value}`);
     return h('td', {}, h('strong', {}, reason), told.length ? ` · ${told.join(', ')}` : '');
   };
   return h('div', { class: 'scroll' }, h('table', { class: 'small', 'aria-label': 'Explanation' }, h('tbody', {}, list.map(({ kind, policy, version, decision, fault }) =>
@@ -211,8 +211,11 @@ function auditor() {
         fill(body, null, () => h('p', { class: 'empty' }, 'There is no audit yet, or not on this host.'));
         return;
       }
-      tell(note, `${count(now.sampled)} of ${count(now.length)} looked at, ${time(now.at_ms)}; oldest ${age(now.oldest_ms)}${now.rising ? '; rising' : ''}`);
-      fill(body, now.counts, ...Object.entries(now.counts).map(([name, list]) => () => counts(name, list)));
+      tell(note, [`${count(now.sampled)} of ${count(now.length)} looked at, ${time(now.at_ms)}`,
+        now.oldest_ms !== null && `oldest ${age(now.at_ms - now.oldest_ms)}`, now.rising && 'rising'].filter(Boolean).join('; '));
+      const told = Object.entries(now.counts).map(([name, list]) => [name, list.filter(({ estimate }) => estimate > 0)]);
+      const none = h('p', { class: 'empty' }, 'There were no dead letters.');
+      fill(body, told, ...(now.length ? told.map(([name, list]) => () => counts(name, list)) : [none]));
     },
   };
 }

@@ -2,7 +2,7 @@
 
 import { getIfServed } from './api.js';
 import { PALETTE, sparkline, timeline } from './charts.js';
-import { facts, fill, h, keep, panel, show, table, tell } from './dom.js';
+import { facts, fill, h, keep, marked, panel, show, table, tell } from './dom.js';
 import { Mixes, REASONS_MAX } from './mix.js';
 import { age, count, digest, figure, ms, percent, plural, spaced, time, version } from './words.js';
 
@@ -381,7 +381,7 @@ function firing(state) {
         if (!list.length) return h('p', { class: 'empty' }, 'Nothing fires.');
         return h('ul', { class: 'plain' }, list.map((alert) => h('li', {},
           h('span', { class: `tag ${alert.state === 'firing' ? 'bad' : 'caution'}` }, alert.state), ' ',
-          h('strong', {}, spaced(alert.name)), alert.subject ? ` ${alert.subject}` : '', h('p', { class: 'faint' }, alert.reason))));
+          h('strong', {}, spaced(alert.name)), alert.subject ? ` ${alert.subject}` : '', h('p', { class: 'faint' }, marked(alert.reason)))));
       });
     },
   };

@@ -169,7 +169,7 @@ function trial(policy, candidate, mayAct, act) {
 
 function artifacts(mayAct, activate) {
   const { root: list, body } = table('Artifacts', [['Policy'], ['Kind'], ['Digest'], ['Size', 'number'], ['Signed'], ['']]);
-  const none = h('p', { class: 'empty' }, 'The registry keeps nothing yet: oona policy push FILE');
+  const none = h('p', { class: 'empty' }, 'The registry keeps nothing yet: ', h('code', {}, 'oona policy push FILE'));
   const { root } = panel('Kept in the registry', { wide: true, id: 'artifacts' }, list, none);
   const row = (artifact) => {
     const button = h('button', { class: 'quiet', onclick: () => activate(artifact) }, 'Activate…');

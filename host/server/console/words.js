@@ -14,6 +14,9 @@ export function figure(number) {
   return size >= 1 ? number.toFixed(1) : number.toFixed(2);
 }
 
+/** A number that may be whole. */
+export const number = (value) => (Number.isInteger(value) ? count(value) : figure(value));
+
 /** A latency, in ms. */
 export function ms(number) {
   if (number === null || number === undefined) return '–';

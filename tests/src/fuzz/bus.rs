@@ -33,8 +33,11 @@ const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/x-protobuf";
 const GRPC: &str = "application/grpc";
 
+/// Where the page of a browser is from.
+const PAGE: &str = "127.0.0.1";
+
 /// Methods of the bus and of its administration.
-const METHODS: [&str; 26] = [
+const METHODS: [&str; 27] = [
     "Bus/Publish",
     "Bus/PublishStream",
     "Bus/Subscribe",
@@ -61,11 +64,20 @@ const METHODS: [&str; 26] = [
     "Admin/GetHousekeeping",
     "Admin/RunHousekeeping",
     "Admin/Status",
+    "Admin/Overview",
 ];
 
-/// The first line names a method, or `json` or `protobuf` for a publish over HTTP; what follows is one
-/// message or, behind a `!`, all of the body. Whatever it is, it is answered in order: with no failure
-/// that is the bus's own.
+/// What the console posts, by the name of an input.
+const ACTS: [(&str, &str); 4] = [
+    ("activate", "/v1/policies/routing/activate"),
+    ("rollback", "/v1/policies/routing/rollback"),
+    ("conclude", "/v1/policies/routing/conclude"),
+    ("redrive", "/v1/dead-letters/redrive"),
+];
+
+/// The first line names a method, `json` or `protobuf` for a publish over HTTP, or what a page in a browser
+/// asks; what follows is one message or, behind a `!`, all of the body. Whatever it is, it is answered in
+/// order: with no failure that is the bus's own.
 pub(super) fn request(bytes: &[u8]) {
     let (line, body) = split(bytes, b'\n');
     let (name, framed) = line
@@ -74,10 +86,11 @@ pub(super) fn request(bytes: &[u8]) {
     let known = METHODS.iter().position(|method| method.as_bytes() == name);
     // Any other line is one of them too, so that no input is in vain.
     let number = name.iter().fold(0, |sum, byte| sum + usize::from(*byte));
-    on_a_bus(async |router| match name {
-        b"json" => check_http(ask(router, "/v1/publish", JSON, body.to_vec()).await, JSON),
-        b"protobuf" => check_http(
-            ask(router, "/v1/publish", PROTOBUF, body.to_vec()).await,
+    on_a_bus(async |router| match (name, from_a_page(name, body)) {
+        (_, Some(asked)) => check_page(&ask(router, asked).await),
+        (b"json", _) => check_http(post(router, "/v1/publish", JSON, body.to_vec()).await, JSON),
+        (b"protobuf", _) => check_http(
+            post(router, "/v1/publish", PROTOBUF, body.to_vec()).await,
             PROTOBUF,
         ),
         _ => {
@@ -86,6 +99,28 @@ pub(super) fn request(bytes: &[u8]) {
             check_grpc(method, &call(router, method, body).await);
         }
     });
+}
+
+/// What a page asks: the body of an act, the query of a list, or an id. `None` if it asks no such thing.
+fn from_a_page(name: &[u8], bytes: &[u8]) -> Option<Request<Body>> {
+    if let Some((_, path)) = ACTS.iter().find(|(act, _)| act.as_bytes() == name) {
+        let act = Request::post(*path).header("content-type", JSON);
+        let act = act
+            .header("host", PAGE)
+            .header("origin", format!("http://{PAGE}"));
+        return act.body(Body::from(bytes.to_vec())).ok();
+    }
+    let escaped = || bytes.iter().map(|byte| format!("%{byte:02X}")).collect();
+    let query = || String::from_utf8_lossy(bytes).into_owned();
+    let (path, rest): (_, String) = match name {
+        b"journey" => ("/debug/trace/", escaped()),
+        b"letter" => ("/v1/dead-letters/", escaped()),
+        b"letters" => ("/v1/dead-letters?", query()),
+        b"overview" => ("/v1/overview?", query()),
+        _ => return None,
+    };
+    let look = Request::get(format!("{path}{rest}")).header("host", PAGE);
+    look.body(Body::empty()).ok()
 }
 
 /// What is given to `oona explain`, in any of its forms, is explained by the bus or refused in words.
@@ -167,15 +202,19 @@ struct Answer {
 }
 
 async fn call(router: Router, method: &str, body: Vec<u8>) -> Answer {
-    ask(router, &format!("/oona.v1.{method}"), GRPC, body).await
+    post(router, &format!("/oona.v1.{method}"), GRPC, body).await
 }
 
-async fn ask(mut router: Router, path: &str, content_type: &str, body: Vec<u8>) -> Answer {
+async fn post(router: Router, path: &str, content_type: &str, body: Vec<u8>) -> Answer {
     let request = Request::post(path)
         .header("content-type", content_type)
         .header("te", "trailers")
         .body(Body::from(body))
         .expect("a request");
+    ask(router, request).await
+}
+
+async fn ask(mut router: Router, request: Request<Body>) -> Answer {
     let Ok(response) = router.call(request).await;
     let (head, mut content) = response.into_parts();
     let mut answer = Answer {
@@ -231,6 +270,16 @@ fn check_http(answer: Answer, form: &str) {
         let accepted = outcome["outcome"] == "accepted";
         assert_eq!(accepted, status == 200, "{outcome}");
     }
+}
+
+/// Done or shown, or refused for a reason that is the request's own.
+fn check_page(answer: &Answer) {
+    let status = answer.status.as_u16();
+    assert!(
+        [200, 400, 404, 409, 413, 429].contains(&status),
+        "{answer:?}"
+    );
+    assert!(answer.ended, "{answer:?}");
 }
 
 /// An error is told with a code that means something; only a body that is no message of the protocol at
