@@ -61,7 +61,7 @@ fn audited(host: &Host, holds: impl Fn(&Value) -> bool) -> Value {
 
 /// Whether it is known what is usual.
 fn has_begun(audit: &Value) -> bool {
-    audit["threshold_per_minute"] == 10.0
+    audit["threshold_per_minute"] == 1.0
 }
 
 fn estimate(audit: &Value, by: &str, name: &str) -> u64 {
@@ -130,7 +130,13 @@ async fn a_rise_is_told_when_it_begins_and_when_it_is_over() {
     let stand = Stand::redis();
     let bus = stand.bus(|_| {});
     file(&stand, &bus, 0, &[TELEMETRY; 3]).await;
-    let host = host(&stand, &["dead_letters.audit_interval_ms=50"]);
+    let host = host(
+        &stand,
+        &[
+            "dead_letters.audit_interval_ms=50",
+            "dead_letters.audit_rise_min=1",
+        ],
+    );
     // What was there before is none, however much it is.
     audited(&host, |told| {
         told["length"] == 4 && told["rising"] == false && has_begun(told)
@@ -209,7 +215,11 @@ async fn keep_filing(bus: TestBus) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rise_fires_an_alert_that_clears_when_it_is_over() {
     let stand = Stand::redis();
-    let settings = ["dead_letters.audit_interval_ms=500", "alerts.looks=1"];
+    let settings = [
+        "dead_letters.audit_interval_ms=500",
+        "dead_letters.audit_rise_min=1",
+        "alerts.looks=1",
+    ];
     let host = host(&stand, &settings);
     audited(&host, has_begun);
     let filing = tokio::spawn(keep_filing(stand.bus(|_| {})));

@@ -53,7 +53,7 @@ export function open(state) {
   };
 }
 
-const WRONG = new Set(['nack', 'dead_letter', 'discard', 'rejected']);
+const WRONG = new Set(['reject', 'nack', 'fail', 'dead_letter', 'discard']);
 
 function timeline(journey) {
   const { steps } = journey;

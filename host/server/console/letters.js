@@ -102,11 +102,11 @@ export function open(state) {
     const answer = await confirm(`Redrive ${plural(ids.length, 'dead letter')}?`, words, 'Redrive', { fields: [['To', to]], danger: false });
     if (!answer) return;
     try {
-      const { moved } = await post('/v1/dead-letters/redrive', { ids, to: answer.to, message: answer.message });
+      const { moved, error } = await post('/v1/dead-letters/redrive', { ids, to: answer.to, message: answer.message });
       const done = moved.filter(({ outcome }) => outcome === 'redriven');
       const not = moved.filter(({ outcome }) => outcome !== 'redriven');
-      const words_ = [`${plural(done.length, 'dead letter')} redriven${done[0] ? ` to ${done[0].stream}` : ''}`, ...not.map((entry) => `${entry.id}: ${entry.outcome} ${entry.detail}`)];
-      say(words_.join('; '), not.length > 0);
+      const words_ = [`${plural(done.length, 'dead letter')} redriven${done[0] ? ` to ${done[0].stream}` : ''}`, ...not.map((entry) => `${entry.id}: ${entry.outcome} ${entry.detail}`), ...(error ? [`it ended early: ${error}`] : [])];
+      say(words_.join('; '), not.length > 0 || Boolean(error));
       done.forEach(({ id }) => chosen.delete(id));
       if (done.some(({ id }) => id === shown)) state.go('dead-letters');
     } catch (error) {

@@ -43,6 +43,15 @@ let busy = false;
 
 const allowed = () => PAGES.filter(({ right }) => state.may(right));
 
+/** What a link says; as it stands if somebody has typed what no link is. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function route() {
   const [path, ...rest] = location.hash.replace(/^#\//, '').split('/');
   const found = allowed().find((entry) => entry.path === path) ?? allowed()[0];
@@ -50,7 +59,7 @@ function route() {
     if (link.dataset.page === found?.path) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
   }
-  const argument = found?.path === path ? decodeURIComponent(rest.join('/')) : '';
+  const argument = found?.path === path ? decoded(rest.join('/')) : '';
   if (current?.entry === found && found) {
     current.view.open?.(argument);
     return;

@@ -62,15 +62,18 @@ pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
         .layer(from_fn_with_state((access, Right::ReadBus), look::guard))
         .merge(letters)
         .merge(console::data(bus.clone(), admin))
-        .layer(from_fn_with_state(site, console::guard));
-    Router::new()
+        .layer(from_fn_with_state(site.clone(), console::guard));
+    let unguarded = Router::new()
         .route("/v1/publish", post(publish::publish))
         .route("/v1/status", get(status))
+        .layer(from_fn_with_state(site, console::keep_pages_out));
+    Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(ready::readyz))
         .route("/metrics", get(exposition))
         .merge(console::page())
         .merge(guarded)
+        .merge(unguarded)
         .with_state(bus)
 }
 

@@ -317,7 +317,8 @@ pub struct ExampleView {
 /// When more is filed than usual.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RiseConfig {
-    /// So many a minute are never a rise, however few are usual. In letters a minute.
+    /// Fewer are never a rise, however few are usual: in letters a minute, and within one observation if that is
+    /// shorter.
     pub per_minute_min: f64,
     /// How many times what is usual makes a rise.
     pub factor: f64,
@@ -392,7 +393,8 @@ impl Rise {
             per_minute,
             usual_per_minute: known + gone * (per_minute - known),
             threshold_per_minute: threshold,
-            rising: per_minute >= threshold * until,
+            rising: per_minute >= threshold * until
+                && (before.rising || filed as f64 >= per_minute_min),
         };
         self.rate.rising != before.rising
     }

@@ -40,7 +40,7 @@ use crate::grpc::{Admin, AdminOptions};
 use crate::proto::admin_server::Admin as _;
 use crate::proto::{ActivatePolicyResponse, OverviewRequest};
 
-pub(super) use site::{Site, guard};
+pub(super) use site::{Site, guard, keep_pages_out};
 
 /// The longest body of an act, in bytes: a configuration and a few words.
 const BODY_BYTES_MAX: usize = 1024 * 1024;

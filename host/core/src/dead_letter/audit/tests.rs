@@ -179,6 +179,9 @@ fn a_rise_is_much_more_than_usual_and_ends_well_below() {
         assert_eq!(turned, expected != rising, "step {step}");
         rising = expected;
     }
+    let moment = Duration::from_secs(2);
+    assert!(!rise.observe(9, moment), "few are none, however fast");
+    assert!(rise.observe(10, moment), "{:?}", rise.rate());
     assert!(
         !rise.observe(1_000, Duration::ZERO),
         "in no time, nothing is told"

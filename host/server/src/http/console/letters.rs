@@ -4,7 +4,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
-use futures_util::TryStreamExt;
+use futures_util::StreamExt;
 use oona_core::envelope::message_type;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -142,7 +142,7 @@ struct Redrive {
     message: String,
 }
 
-/// Sends letters back, and tells of each.
+/// Sends letters back, and tells of each; and why it ended early, if it did.
 pub(super) async fn redrive(
     State(console): State<Console>,
     headers: HeaderMap,
@@ -163,6 +163,15 @@ pub(super) async fn redrive(
         ..RedriveDeadLettersRequest::default()
     };
     let moving = console.admin.redrive_dead_letters(request(&headers, asked));
-    let moved: Vec<MovedDeadLetter> = moving.await?.into_inner().try_collect().await?;
-    Ok(Json(json!({ "moved": moved })))
+    let mut moving = moving.await?.into_inner();
+    let (mut moved, mut error) = (Vec::<MovedDeadLetter>::new(), None);
+    while let Some(step) = moving.next().await {
+        match step {
+            Ok(letter) => moved.push(letter),
+            // Those before it have gone: whoever asked has to hear of them.
+            Err(status) if !moved.is_empty() => error = Some(status.message().to_owned()),
+            Err(status) => return Err(status.into()),
+        }
+    }
+    Ok(Json(json!({ "moved": moved, "error": error })))
 }

@@ -52,6 +52,25 @@ pub(crate) async fn guard(State(site): State<Site>, request: Request, next: Next
     response
 }
 
+/// Lets pass what no browser sends, and what this host's own page does: for what needs no token and is no part of
+/// the console.
+pub(crate) async fn keep_pages_out(
+    State(site): State<Site>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    let is_of_a_page = headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE);
+    let acts = !request.method().is_safe();
+    let asked = Asked::of(&request);
+    match check_page(&site, acts, headers, asked.as_ref()) {
+        Err((status, why)) if is_of_a_page => {
+            (status, Json(json!({ "error": why }))).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
 /// By which name the host was asked.
 struct Asked(Authority);
 
@@ -87,19 +106,27 @@ fn check(
     headers: &HeaderMap,
     asked: Option<&Asked>,
 ) -> Result<(), Refused> {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
-    };
     let acts = !method.is_safe();
-    if acts && !text(header::CONTENT_TYPE).is_some_and(is_json) {
+    let form = headers.get(header::CONTENT_TYPE);
+    let form = form.and_then(|form| form.to_str().ok());
+    if acts && !form.is_some_and(is_json) {
         let why = "the content type must be application/json".to_owned();
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     if site.access.count().is_some() {
         return Ok(());
     }
+    check_page(site, acts, headers, asked)
+}
+
+/// What a page may do that needs no token.
+fn check_page(
+    site: &Site,
+    acts: bool,
+    headers: &HeaderMap,
+    asked: Option<&Asked>,
+) -> Result<(), Refused> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, why.to_owned()));
     let Some(asked) = asked.filter(|asked| asked.is_ours(&site.names)) else {
         return forbidden(
