@@ -173,6 +173,7 @@ fn a_budget_that_is_nearly_spent_makes_the_bus_shed_load() {
         "objectives.shed_for=recovery",
         "objectives.recovery_ms=0",
         "objectives.events_min=3",
+        "objectives.shed_after_ms=100",
         "policies.allow_unsigned=true",
     ] {
         arguments.extend(["--set", setting]);
