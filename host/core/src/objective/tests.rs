@@ -113,7 +113,10 @@ fn too_few_events_say_nothing() {
     for (events, expected) in [(999, false), (1_000, true)] {
         let mut objective = Objective::new(0.95, DAYS_30, 1_000);
         objective.record(at(0), tally(0, events));
-        assert_eq!(objective.is_nearly_spent(at(0), 0.1, Duration::ZERO), expected);
+        assert_eq!(
+            objective.is_nearly_spent(at(0), 0.1, Duration::ZERO),
+            expected
+        );
         assert_eq!(percent(&objective, at(0), &PAGE) > 100, expected);
         assert_eq!(objective.burn_rate(at(0), Window::Hour).round(), 20.0);
     }

@@ -131,11 +131,7 @@ fn load_is_shed_for_the_objectives_that_are_named() {
         levels.take_in(at(0), &Latencies::default(), early, true);
         levels.take_in(at(3_599), &Latencies::default(), fates, true);
         assert!(!levels.is_budget_low(at(3_599)), "{assignments:?}");
-        assert_eq!(
-            levels.is_budget_low(at(3_600)),
-            expected,
-            "{assignments:?}"
-        );
+        assert_eq!(levels.is_budget_low(at(3_600)), expected, "{assignments:?}");
     }
 }
 
