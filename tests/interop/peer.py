@@ -204,7 +204,7 @@ class Peer:
 
     def follow_alert(self, stream, group, name, over, under, count, until):
         """Follows a metric as an alert reader does, until it is over a threshold for `count` packets, or clears, and the
-        host has told of an alert of its own; with all events that were told meanwhile."""
+        host has told of its own alert `queue_depth`; with what was told of that meanwhile."""
         high, value, events = 0, None, []
         told = {"fired": "alert_fired", "cleared": "alert_cleared"}[until]
         while True:
@@ -214,7 +214,11 @@ class Peer:
                 if metric["name"] == name:
                     value = metric.get("value", 0)
                     high = high + 1 if value > over else 0
-            events += [event["attributes"]["name"] for event in entry["message"].get("events", [])]
+            events += [
+                event["attributes"]["name"]
+                for event in entry["message"].get("events", [])
+                if event["description"].startswith("the alert queue_depth of ")
+            ]
             reached = high >= count if until == "fired" else value is not None and value < under
             if reached and told in events:
                 return {"value": value, "events": events}

@@ -22,6 +22,10 @@ const RULES_TEST: &str = concat!(
     "/../docs/prometheus/oona.rules.test.yml"
 );
 
+/// What only a policy that fails brings about, or a webhook. Of these docs/metrics.md has to tell, which another test holds
+/// to what a host can show.
+const RARE: [&str; 2] = ["oona_policy_fallbacks_total", "oona_alert_notices_total"];
+
 const TELEMETRY: u32 = 4;
 const EMERGENCY: u32 = 10;
 
@@ -83,6 +87,7 @@ async fn busy() -> Host {
             "oona_slo_events_total{",
             "oona_end_to_end_duration_seconds_count{",
             "oona_consumer_group_lag{",
+            "oona_settled_total{",
             "oona_alert_firing{",
         ];
         names.iter().all(|name| exposition.text().contains(name))
@@ -162,12 +167,13 @@ async fn every_metric_of_the_rules_is_exposed() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
     let page = std::fs::read_to_string(page).unwrap();
     for name in named {
-        // A family without series is not told; that the page has it, and the source too, `observe` sees to.
-        let documented = page.contains(&format!("| `{name}` |"));
         assert!(
-            exposed.contains(name) || documented,
+            exposed.contains(name) || RARE.contains(&name),
             "no host exposes {name}"
         );
-        assert!(documented, "docs/metrics.md has no row of {name}");
+        assert!(
+            page.contains(&format!("| `{name}` |")),
+            "docs/metrics.md has no row of {name}"
+        );
     }
 }

@@ -14,7 +14,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// How many samples are held.
 pub const SAMPLES_MAX: usize = 61;
 
-/// Samples of counters, one a second, of which the oldest is a minute old.
+/// Samples of counters, one a second at most. Of those that are a minute old or older only the youngest is held.
 #[derive(Clone, Debug)]
 pub struct LastMinute<T>(VecDeque<(Timestamp, T)>);
 
@@ -25,7 +25,8 @@ impl<T> Default for LastMinute<T> {
 }
 
 impl<T: Copy> LastMinute<T> {
-    /// Takes a sample; answers with what was counted a minute ago, or when the first was taken.
+    /// Takes a sample; answers with what was counted a minute ago, or when the first was taken. Where samples are
+    /// further apart that is what the last one before the minute says.
     pub fn observe(&mut self, now: Timestamp, counted: T) -> T {
         // A clock that was set back makes all of them worthless.
         if self.0.back().is_some_and(|(at, _)| *at > now) {
@@ -35,9 +36,7 @@ impl<T: Copy> LastMinute<T> {
         if self.0.back().is_none_or(is_due) {
             self.0.push_back((now, counted));
         }
-        while self.0.len() > SAMPLES_MAX
-            || self.0.front().is_some_and(|(at, _)| now.since(*at) > OVER)
-        {
+        while self.0.get(1).is_some_and(|(at, _)| now.since(*at) >= OVER) {
             self.0.pop_front();
         }
         self.0.front().map_or(counted, |(_, before)| *before)
@@ -57,10 +56,14 @@ mod tests {
             (1_000_500, 9, 7),
             (1_030_000, 10, 7),
             (1_060_000, 20, 7),
-            (1_060_001, 21, 10),
-            (1_090_001, 30, 20),
-            (9_000_000, 40, 40),
-            (1_000_000, 50, 50),
+            (1_060_001, 21, 7),
+            (1_090_001, 30, 10),
+            // Looks that are a minute apart, and more: what came since the one before counts.
+            (1_150_001, 40, 30),
+            (1_210_500, 50, 40),
+            (1_271_000, 60, 50),
+            // A clock that was set back.
+            (1_000_000, 70, 70),
         ];
         for (ms, counted, before) in table {
             let now = Timestamp::from_millis(ms);

@@ -165,6 +165,8 @@ pub struct Objective {
     period: Duration,
     /// Fewer events than this say nothing.
     events_min: u64,
+    /// When the first event was counted.
+    since: Option<Timestamp>,
     minutes: Ring<MINUTE_MS>,
     hours: Ring<HOUR_MS>,
 }
@@ -178,13 +180,19 @@ impl Objective {
             allowed: (1.0 - target).max(f64::EPSILON),
             period: period.min(PERIOD_MAX),
             events_min,
+            since: None,
             minutes: Ring::default(),
             hours: Ring::default(),
         }
     }
 
-    /// Counts events. A `now` that goes back counts with the slice that is under way.
+    /// Counts events. A `now` that goes back by a slice at most counts with the slice that is under way; what is
+    /// further in the future was counted by a wrong clock, and is forgotten.
     pub fn record(&mut self, now: Timestamp, events: Tally) {
+        if events != Tally::default() {
+            let since = self.since.unwrap_or(now);
+            self.since = Some(since.min(now));
+        }
         self.minutes.record(now, events, MINUTES_MAX);
         self.hours.record(now, events, HOURS_MAX);
     }
@@ -229,10 +237,12 @@ impl Objective {
     }
 
     /// Whether no more than `reserve` of the budget is left, and it is still being spent: over the last five minutes
-    /// faster than would last for the period. A budget that nobody spends any more needs no protection.
+    /// faster than would last for the period. A budget that nobody spends any more needs no protection. Nothing is said
+    /// before events were counted for `after`: what is slow in the first minutes says little of a period of days.
     #[must_use]
-    pub fn is_nearly_spent(&self, now: Timestamp, reserve: f64) -> bool {
-        self.tally(now).total >= self.events_min
+    pub fn is_nearly_spent(&self, now: Timestamp, reserve: f64, after: Duration) -> bool {
+        self.since.is_some_and(|since| now.since(since) >= after)
+            && self.tally(now).total >= self.events_min
             && self.budget_left(now) <= reserve
             && self.burn_rate(now, Window::FiveMinutes) > 1.0
     }
@@ -268,10 +278,13 @@ struct Ring<const MS: u64>(VecDeque<(u64, Tally)>);
 
 impl<const MS: u64> Ring<MS> {
     fn record(&mut self, now: Timestamp, events: Tally, slices_max: u64) {
+        let number = now.as_millis() / MS;
+        if self.0.back().is_some_and(|(last, _)| *last > number + 1) {
+            self.0.retain(|(at, _)| *at <= number);
+        }
         if events == Tally::default() {
             return;
         }
-        let number = now.as_millis() / MS;
         match self.0.back_mut() {
             Some((last, tally)) if *last >= number => tally.add(events),
             _ => self.0.push_back((number, events)),

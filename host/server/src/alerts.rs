@@ -155,14 +155,24 @@ impl Watch {
             (Change::Fired, Severity::Page) => Level::Error,
         };
         let subject = alert.subject.as_deref().unwrap_or("");
-        tracing::warn!(
-            alert = &*alert.name,
-            subject,
-            value = alert.value,
-            threshold = alert.threshold,
-            reason = alert.reason,
-            "the alert {words}"
-        );
+        /// The level of a line is known when it is compiled.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    alert = &*alert.name,
+                    subject,
+                    value = alert.value,
+                    threshold = alert.threshold,
+                    reason = alert.reason,
+                    "the alert {words}"
+                )
+            };
+        }
+        match level {
+            Level::Info => log!(info),
+            Level::Warning => log!(warn),
+            Level::Error => log!(error),
+        }
         let of = if subject.is_empty() { "" } else { " of " };
         let description = format!(
             "the alert {}{of}{subject} {words}: {}",

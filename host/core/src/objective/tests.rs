@@ -101,7 +101,7 @@ fn nearly_spent_is_said_of_what_is_still_being_spent() {
     for (stretches, expected) in table {
         let (objective, now) = after(0.95, stretches);
         assert_eq!(
-            objective.is_nearly_spent(now, 0.1),
+            objective.is_nearly_spent(now, 0.1, Duration::ZERO),
             expected,
             "{stretches:?}"
         );
@@ -113,10 +113,70 @@ fn too_few_events_say_nothing() {
     for (events, expected) in [(999, false), (1_000, true)] {
         let mut objective = Objective::new(0.95, DAYS_30, 1_000);
         objective.record(at(0), tally(0, events));
-        assert_eq!(objective.is_nearly_spent(at(0), 0.1), expected);
+        assert_eq!(
+            objective.is_nearly_spent(at(0), 0.1, Duration::ZERO),
+            expected
+        );
         assert_eq!(percent(&objective, at(0), &PAGE) > 100, expected);
         assert_eq!(objective.burn_rate(at(0), Window::Hour).round(), 20.0);
     }
+}
+
+#[test]
+fn a_cold_start_says_little_of_a_period() {
+    for (minute, expected) in [(0, false), (1, false), (59, false), (60, true)] {
+        let mut objective = Objective::new(0.95, DAYS_30, 1_000);
+        // Looks without events do not count.
+        objective.record(at(0), Tally::default());
+        objective.record(at(10), tally(954, 1_000));
+        objective.record(at(10 + minute), tally(9, 10));
+        let hour = Duration::from_secs(3_600);
+        let found = objective.is_nearly_spent(at(10 + minute), 0.1, hour);
+        assert_eq!(found, expected, "{minute} minutes after the first event");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_takes_only_what_it_said_of_the_future() {
+    const DAY: u64 = 24 * 60;
+    let (good, bad) = (tally(100, 100), tally(0, 7));
+    // To which minute the clock jumps; to which it is set back; what an hour, and three days, hold then, and half an
+    // hour later.
+    let table = [
+        (100, 100, (107, 107), (107, 107)),
+        // By one slice it goes on with the one that is under way.
+        (101, 100, (107, 107), (107, 107)),
+        // The hour that is under way cannot be told apart.
+        (102, 100, (100, 107), (100, 107)),
+        (100 + DAY, 100, (100, 100), (100, 100)),
+        (100 + 365 * DAY, 100, (100, 100), (100, 100)),
+    ];
+    for (ahead, back, then, later) in table {
+        let mut objective = Objective::new(0.5, DAYS_30, 1);
+        objective.record(at(back), good);
+        objective.record(at(ahead), bad);
+        let held = |objective: &Objective, now| {
+            let events = |window| objective.events(now, window).total;
+            (events(Window::Hour), events(Window::ThreeDays))
+        };
+        // A look without events is enough.
+        objective.record(at(back), Tally::default());
+        assert_eq!(held(&objective, at(back)), then, "from {ahead} to {back}");
+        assert_eq!(held(&objective, at(back + 30)), later, "from {ahead}");
+        objective.record(at(back + 30), good);
+        let (hour, days) = held(&objective, at(back + 30));
+        assert_eq!((hour, days), (later.0 + 100, later.1 + 100));
+        assert_eq!(objective.events(at(back + 30), Window::FiveMinutes), good);
+    }
+}
+
+#[test]
+fn a_clock_that_began_in_the_future_is_no_reason_to_wait_longer() {
+    let mut objective = Objective::new(0.95, DAYS_30, 1);
+    for minute in [1_000_000, 0, 60] {
+        objective.record(at(minute), tally(0, 10));
+    }
+    assert!(objective.is_nearly_spent(at(60), 0.1, Duration::from_secs(3_600)));
 }
 
 #[test]

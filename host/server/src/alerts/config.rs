@@ -74,6 +74,8 @@ pub struct ObjectivesConfig {
     pub events_min: u64,
     /// How much of a budget is left when it is nearly spent, in percent.
     pub budget_low_percent: u32,
+    /// For how long events must have been counted before a budget makes the bus shed load.
+    pub shed_after: Duration,
     /// Whose budgets make the bus shed load.
     pub shed_for: Vec<ObjectiveName>,
 }

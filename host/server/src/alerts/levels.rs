@@ -95,8 +95,9 @@ impl Levels {
             .levels
             .iter()
             .filter(|level| self.config.shed_for.contains(&level.name));
+        let after = self.config.shed_after;
         self.config.budget_low_percent > 0
-            && those.any(|level| level.objective.is_nearly_spent(now, reserve))
+            && those.any(|level| level.objective.is_nearly_spent(now, reserve, after))
     }
 
     /// Each objective, and what burns most of it by these rules.

@@ -22,6 +22,7 @@ pub(super) fn objectives(read: &Read<'_>) -> Result<ObjectivesConfig, ConfigErro
         period: read.millis("objectives.period_ms"),
         events_min: read.count_u64("objectives.events_min"),
         budget_low_percent: read.count_u32("objectives.budget_low_percent"),
+        shed_after: read.millis("objectives.shed_after_ms"),
         shed_for: read
             .texts(key)
             .into_iter()

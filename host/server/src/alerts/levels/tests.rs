@@ -124,8 +124,14 @@ fn load_is_shed_for_the_objectives_that_are_named() {
     ];
     for (assignments, expected) in table {
         let mut levels = levels(assignments);
-        levels.take_in(at(0), &Latencies::default(), fates, true);
-        assert_eq!(levels.is_budget_low(at(0)), expected, "{assignments:?}");
+        let early = Fates {
+            acknowledged: 900,
+            ..Fates::default()
+        };
+        levels.take_in(at(0), &Latencies::default(), early, true);
+        levels.take_in(at(3_599), &Latencies::default(), fates, true);
+        assert!(!levels.is_budget_low(at(3_599)), "{assignments:?}");
+        assert_eq!(levels.is_budget_low(at(3_600)), expected, "{assignments:?}");
     }
 }
 
