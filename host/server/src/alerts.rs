@@ -26,6 +26,7 @@ pub use board::{
     SIGNALS_MAX, Severity,
 };
 pub use config::{AlertsConfig, ObjectiveName, ObjectivesConfig, WebhookUrl};
+pub(crate) use webhook::client as http_client;
 pub use webhook::{ATTEMPTS_MAX, WAITING_MAX};
 
 use self::levels::Levels;

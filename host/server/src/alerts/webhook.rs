@@ -105,7 +105,8 @@ impl Webhook {
     }
 }
 
-fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
+/// A client that follows no redirection.
+pub(crate) fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
     // Whoever was first has installed the same.
     drop(rustls::crypto::ring::default_provider().install_default());
     Client::builder()

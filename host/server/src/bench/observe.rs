@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status};
 use super::raw::Raw;
 use super::report::Samples;
 use super::{BenchError, BenchOptions, STREAM, Scratch, publish, start_with};
+use crate::alerts::http_client;
 use crate::host::Host;
 use crate::metrics::Metrics;
 
@@ -60,7 +61,7 @@ impl Pair {
         url: &str,
         scratch: &Scratch,
     ) -> Result<Self, BenchError> {
-        let client = Client::new();
+        let client = http_client(LOOK).map_err(not_seen)?;
         let (collector, endpoint) = collect().await?;
         let everything = [
             ("telemetry.interval_ms", "1000".to_owned()),
