@@ -75,7 +75,7 @@ pub struct Tracer(Option<Arc<On>>);
 
 #[derive(Debug)]
 struct On {
-    every: u128,
+    every: u64,
     queue: mpsc::Sender<Span>,
     lost: Counter,
 }
@@ -93,12 +93,12 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// Whether a trace that begins here is one of those that are told.
+    /// Whether a trace that begins with this event is one of those that are told.
     #[must_use]
-    pub fn takes(&self, trace_id: u128) -> bool {
+    pub fn takes(&self, event: u64) -> bool {
         self.0
             .as_ref()
-            .is_some_and(|on| trace_id.is_multiple_of(on.every))
+            .is_some_and(|on| event.is_multiple_of(on.every))
     }
 
     /// Hands over a span, or counts it as lost.
@@ -133,7 +133,7 @@ pub fn start(
     exporter.set_resource(&resource(host));
     let (queue, spans) = mpsc::channel(config.queue_max);
     let on = On {
-        every: config.sample_every.max(1).into(),
+        every: config.sample_every.max(1),
         queue,
         lost: metrics.spans_lost("queue-full"),
     };

@@ -64,11 +64,10 @@ pub(super) fn begin(
                 message.attributes.remove(TRACEPARENT);
                 message.attributes.remove(TRACESTATE);
             }
-            let trace = TraceContext::begin(&message.id, now);
-            if !shared.tracer.takes(trace.trace_id) {
+            if !shared.tracer.takes(message.id_hash()) {
                 return None;
             }
-            (trace, None)
+            (TraceContext::begin(&message.id, now), None)
         }
     };
     let context = trace.child("publish", &[&message.id], now.as_millis());
