@@ -75,6 +75,9 @@ fn every_figure_is_measured_beside_its_reference() {
         "routing-wasm-64",
         "dead-letter-wasm-1",
         "replay",
+        "publish-seen",
+        "audit",
+        "publish-audited",
     ] {
         assert!(names.contains(&name), "{names:?}");
     }

@@ -3,6 +3,7 @@
 //! Machines are noisy, so only ratios within one run count. Rounds are interleaved: each measures
 //! every reference and every figure once, and a ratio is the median of the ratios of the rounds.
 
+mod audit;
 mod broadcast;
 pub mod candidate;
 pub mod chaos;
@@ -10,6 +11,7 @@ mod consume;
 mod host_process;
 mod ledger;
 mod load;
+mod memory;
 mod observe;
 mod policy;
 mod process;
@@ -79,6 +81,8 @@ pub enum Subject {
     Replay,
     /// Publishing while everything is observed, beside publishing while nothing is.
     Observe,
+    /// The audit of as many dead letters as a round has messages, and publishing beside it.
+    Audit,
 }
 
 /// What is to be measured, and how.
@@ -236,8 +240,11 @@ impl Drop for Scratch {
 /// A host as one is run in production: signed, compiled policies kept, and limits that nothing here
 /// reaches.
 async fn start(options: &BenchOptions, url: &str, cache: &Scratch) -> Result<Host, BenchError> {
-    // A message that nobody here has published would be counted as one of ours.
-    let settings = [("telemetry.interval_ms", "0".to_owned())];
+    // A message that nobody here has published would be counted as one of ours, and audits are a subject.
+    let settings = [
+        ("telemetry.interval_ms", "0".to_owned()),
+        ("dead_letters.audit_interval_ms", "0".to_owned()),
+    ];
     start_with(options, url, cache, &settings, Metrics::new()).await
 }
 
@@ -298,6 +305,7 @@ async fn measure(
         wanted(Subject::Broadcast),
         wanted(Subject::Replay),
         wanted(Subject::Observe),
+        wanted(Subject::Audit),
     ];
     let steps_each = steps.iter().filter(|wanted| **wanted).count();
     let all = steps_each * (options.rounds + 1);
@@ -346,6 +354,10 @@ async fn measure(
         if let Some(pair) = &pair {
             step("publish, observed and not");
             pair.measure(raw, messages, &mut samples).await?;
+        }
+        if wanted(Subject::Audit) {
+            step("audit of dead letters");
+            audit::measure(host, raw, messages, &mut samples).await?;
         }
     }
     if let Some(pair) = pair {

@@ -48,6 +48,7 @@ use oona_core::trend::Point;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+pub(crate) use self::audit::SURVEY_STEP;
 pub use self::broadcast::{
     BROADCAST_DEADLINE_MAX, BROADCAST_GROUPS_MAX, Broadcast, BroadcastError, BroadcastReport,
 };

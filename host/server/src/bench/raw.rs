@@ -12,6 +12,9 @@ use super::{BenchError, GROUP, ONE_BY_ONE, RawFields};
 const PIPELINE: usize = 256;
 const READ: usize = 200;
 
+/// How many copies one script makes: few enough to let others in between.
+const COPIES: usize = 10_000;
+
 /// Where the references write.
 const STREAM: &str = "bench.raw";
 
@@ -66,6 +69,39 @@ impl Raw {
         range.arg(stream).arg("-").arg("+").arg("COUNT").arg(1);
         let found: Vec<(String, RawFields)> = range.query_async(&mut self.connection).await?;
         Ok(found.into_iter().next().unwrap_or_default().1)
+    }
+
+    /// Appends the last entry of a stream to it, so many times.
+    pub(super) async fn copy(&mut self, stream: &str, times: usize) -> RedisResult<()> {
+        const COPY: &str = r"
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][2]
+for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', unpack(last)) end
+";
+        let mut left = times;
+        while left > 0 {
+            let count = left.min(COPIES);
+            let mut copy = cmd("EVAL");
+            copy.arg(COPY).arg(1).arg(stream).arg(count);
+            copy.query_async::<()>(&mut self.connection).await?;
+            left -= count;
+        }
+        Ok(())
+    }
+
+    /// Reads a stream from its beginning, so many entries at a time. Answers how many there are.
+    pub(super) async fn read(&mut self, stream: &str, at_a_time: usize) -> RedisResult<usize> {
+        let (mut read, mut after) = (0, "-".to_owned());
+        loop {
+            let mut range = cmd("XRANGE");
+            range.arg(stream).arg(&after).arg("+");
+            range.arg("COUNT").arg(at_a_time);
+            let found: Vec<(String, RawFields)> = range.query_async(&mut self.connection).await?;
+            let Some((last, _)) = found.last() else {
+                return Ok(read);
+            };
+            read += found.len();
+            after = format!("({last}");
+        }
     }
 
     /// Empties a stream; its groups stay.

@@ -9,6 +9,7 @@ use oona_core::policy::{Kind, Priority};
 use oona_wasm::{Artifact, Engine, EngineConfig};
 use tokio::task::spawn_blocking;
 
+use super::memory::Memory;
 use super::report::Samples;
 use super::{BenchError, component};
 use crate::cases::{self, NOW_MS};
@@ -113,29 +114,4 @@ fn write(file: &Path, decisions: usize) -> std::io::Result<()> {
         file.write_all(b"\n")?;
     }
     file.flush()
-}
-
-/// How much memory this process has had since it was last looked at, where Linux tells.
-struct Memory {
-    kib: u64,
-}
-
-impl Memory {
-    /// What there is now, which is the most there was from here on.
-    fn reset() -> Option<Self> {
-        // 5 sets the peak to what there is.
-        fs::write("/proc/self/clear_refs", "5").ok()?;
-        status("VmRSS:").map(|kib| Self { kib })
-    }
-
-    /// By how much there was more of it at the most, in KiB.
-    fn grown(self) -> Option<u64> {
-        status("VmHWM:").map(|peak| peak.saturating_sub(self.kib))
-    }
-}
-
-fn status(field: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with(field))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }

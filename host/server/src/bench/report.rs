@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::Unit::{Kib, Micros, Nanos, PerSecond};
-use super::Subject::{self, Broadcast, Consume, Observe, Publish, Replay, Swap};
+use super::Subject::{self, Audit, Broadcast, Consume, Observe, Publish, Replay, Swap};
 use super::{BenchOptions, PAYLOAD_BYTES};
 
 /// What each figure belongs to, its name, what it says, its unit, and what it is held against.
@@ -20,7 +20,7 @@ type Definition = (
 );
 
 #[rustfmt::skip]
-const FIGURES: [Definition; 20] = [
+const FIGURES: [Definition; 26] = [
     (Publish, "raw-publish", "raw XADD, pipelines of 256", PerSecond, None),
     (Publish, "publish", "publish, embedded", PerSecond, Some("raw-publish")),
     (Publish, "publish-each", "the same, time for each message", Nanos, None),
@@ -41,6 +41,12 @@ const FIGURES: [Definition; 20] = [
     (Replay, "replay-memory", "memory that this took more, at the most", Kib, None),
     (Observe, "publish-unseen", "publish, embedded, nothing observed", PerSecond, None),
     (Observe, "publish-seen", "the same, everything observed", PerSecond, Some("publish-unseen")),
+    (Audit, "raw-letters", "raw XRANGE of dead letters, 128 at a time, letters", PerSecond, None),
+    (Audit, "audit", "an audit of the same, without its pauses, letters", PerSecond, Some("raw-letters")),
+    (Audit, "audit-step-max", "longest step of it", Micros, None),
+    (Audit, "audit-memory", "memory that it took more, at the most", Kib, None),
+    (Audit, "publish-alone", "publish, embedded, beside no audit", PerSecond, None),
+    (Audit, "publish-audited", "the same, beside audits without end", PerSecond, Some("publish-alone")),
 ];
 
 #[derive(Clone, Copy)]

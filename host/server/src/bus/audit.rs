@@ -9,7 +9,7 @@ use crate::store::StoreError;
 
 /// How many entries one step goes over. With payloads of the largest size that is 32 MB, which the store
 /// reads and keeps to itself.
-const STEP: usize = 128;
+pub(crate) const SURVEY_STEP: usize = 128;
 
 impl Bus {
     /// How many entries the dead-letter stream holds, and the last of them.
@@ -38,7 +38,10 @@ impl Bus {
         let shared = &self.shared;
         let stream = &shared.config.streams.dead_letter;
         let stride = survey.stride();
-        let found = shared.store.sample(stream, after, STEP, stride).await?;
+        let found = shared
+            .store
+            .sample(stream, after, SURVEY_STEP, stride)
+            .await?;
         for entry in &found.entries {
             match read(shared, entry) {
                 Ok(letter) => survey.add(entry.id, &letter),
@@ -60,7 +63,9 @@ impl Bus {
     ) -> Result<(u64, Option<EntryId>), StoreError> {
         let stream = &self.shared.config.streams.dead_letter;
         let store = &self.shared.store;
-        let found = store.sample(stream, after, STEP, Stride::NOTHING).await?;
+        let found = store
+            .sample(stream, after, SURVEY_STEP, Stride::NOTHING)
+            .await?;
         Ok((found.seen, found.last))
     }
 }

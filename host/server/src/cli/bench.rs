@@ -26,6 +26,7 @@ Examples:
   oona bench swap
   oona bench policy --rounds 9
   oona bench replay --messages 1000000 --rounds 1
+  oona bench audit --messages 1000000 --rounds 1
   oona bench --messages 200000 --output json";
 
 /// Measure this machine, beside raw Redis
@@ -37,7 +38,7 @@ pub(super) struct Bench {
     /// How many rounds count; one more is made first, to warm up
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// How many messages each round publishes and consumes, and how many decisions it replays
+    /// How many messages each round publishes and consumes, decisions it replays, and dead letters it audits
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     messages: u32,
     /// What is measured; everything without it
