@@ -64,14 +64,12 @@ pub struct Point {
 pub struct Trend(VecDeque<(Timestamp, Totals)>);
 
 impl Trend {
-    /// Takes a sample, if it is time for one.
+    /// Takes a sample, if it is time for one. If the clock was set back, the line begins anew.
     pub fn observe(&mut self, now: Timestamp, totals: impl FnOnce() -> Totals) {
-        if self
-            .0
-            .back()
-            .is_some_and(|(at, _)| now < *at + SAMPLE_EVERY)
-        {
-            return;
+        match self.0.back() {
+            Some((at, _)) if *at >= now + SAMPLE_EVERY => self.0.clear(),
+            Some((at, _)) if now < *at + SAMPLE_EVERY => return,
+            _ => {}
         }
         if self.0.len() == SAMPLES_MAX {
             self.0.pop_front();
@@ -82,7 +80,7 @@ impl Trend {
     /// Rates from the first sample within [`RATE_OVER`] until now.
     #[must_use]
     pub fn rates(&self, now: Timestamp, totals: Totals) -> Rates {
-        let within = |(at, _): &&(Timestamp, Totals)| now.since(*at) <= RATE_OVER;
+        let within = |(at, _): &&(Timestamp, Totals)| *at <= now && now.since(*at) <= RATE_OVER;
         let first = self.0.iter().find(within);
         first.map_or_else(Rates::default, |first| rates(*first, (now, totals)))
     }
@@ -183,9 +181,21 @@ mod tests {
     fn a_clock_that_steps_divides_by_nothing() {
         let mut trend = Trend::default();
         trend.observe(at(100), || totals(10, 0));
-        trend.observe(at(50), || totals(20, 0));
-        assert_eq!(trend.points(9), []);
         assert_eq!(trend.rates(at(100), totals(30, 0)), Rates::default());
         assert_eq!(trend.rates(at(50), totals(30, 0)), Rates::default());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_the_line_anew() {
+        let mut trend = trend(300, 0);
+        // By a little: the line waits.
+        trend.observe(at(299), || totals(3_000, 0));
+        assert_eq!(trend.points(9).len(), 9);
+        trend.observe(at(50), || totals(3_010, 0));
+        trend.observe(at(55), || totals(3_060, 0));
+        let points = trend.points(9);
+        assert_eq!((points.len(), points[0].at_ms), (1, 55_000));
+        let rates = trend.rates(at(60), totals(3_110, 0));
+        assert_eq!(rates.published_per_s, 10.0);
     }
 }

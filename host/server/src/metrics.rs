@@ -12,6 +12,7 @@ mod families;
 mod groups;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use oona_core::policy::{Failure, Kind};
@@ -95,6 +96,8 @@ pub enum Step {
     DeadLetter,
     /// Given up, as the policy said.
     Discard,
+    /// Put back unhandled, for another member: nothing failed.
+    Release,
 }
 
 impl Step {
@@ -106,6 +109,7 @@ impl Step {
             Self::Retry => "retry",
             Self::DeadLetter => "dead_letter",
             Self::Discard => "discard",
+            Self::Release => "release",
         }
     }
 }
@@ -245,6 +249,11 @@ impl Metrics {
         ])
     }
 
+    /// As what a reason is counted: itself, or `other` if there are too many.
+    pub(crate) fn reason(&self, reason: &str) -> Cow<'static, str> {
+        self.bounded.admit("reason", reason)
+    }
+
     /// `oona_emergency_total{source,outcome}`: `accepted`, `demoted` to another stream, `over-rate`
     /// (refused with the time to retry) or `rejected`.
     #[must_use]
@@ -257,13 +266,14 @@ impl Metrics {
 
     /// How many emergency messages of all sources ended like this.
     pub(crate) fn emergencies_of_all(&self, outcome: &'static str) -> u64 {
-        let sources = self.bounded.values("source").into_iter();
+        let mut sources: BTreeSet<_> = self.bounded.values("source").into_iter().collect();
+        sources.insert("other".into());
         let count = |source: Cow<'static, str>| {
             let labels = [("source", source), ("outcome", outcome.into())];
             let counter = self.publishing.emergencies.get(&labels);
             counter.map_or(0, |counter| counter.get())
         };
-        sources.chain(["other".into()]).map(count).sum()
+        sources.into_iter().map(count).sum()
     }
 
     /// `oona_broadcasts_total{outcome}`: `all-acked`, `incomplete` or `refused`.

@@ -218,12 +218,7 @@ impl Inspector {
     fn remember(&self, now: Timestamp, candidate: &Candidate, ttl: Duration) -> Option<NonceSeen> {
         let owner = candidate.owner(&self.shared);
         let mut nonces = lock(&self.nonces);
-        let seen = nonces.remember(now, candidate.message.nonce(), owner, ttl);
-        self.shared
-            .metrics
-            .nonces
-            .set(i64::try_from(nonces.len()).unwrap_or(i64::MAX));
-        match seen {
+        match nonces.remember(now, candidate.message.nonce(), owner, ttl) {
             Ok(seen) => Some(seen),
             Err(full) => {
                 self.shared.metrics.nonces_refused.inc();

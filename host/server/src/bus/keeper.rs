@@ -14,6 +14,7 @@ use super::shared::Shared;
 use super::status::{self, GroupStatus};
 use crate::metrics::GroupSample;
 use crate::store::{StoreError, StreamName};
+use crate::sync::lock;
 
 /// How many due retries one promotion moves.
 const PROMOTE_MAX: usize = 512;
@@ -98,7 +99,14 @@ async fn round(shared: &Shared, streams: &[StreamName], due: bool) -> Result<(),
     if due {
         housekeeping::round(shared).await?;
     }
+    let windows = shared.nonce_windows();
+    let nonces = windows.iter().map(|window| lock(window).len() as u64).sum();
+    shared.metrics.nonces.set(gauge(nonces));
     Ok(())
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// Adds to the line of how a stream fares, if it is time to.
@@ -141,7 +149,6 @@ async fn look_for_the_oldest(shared: &Shared, streams: &[StreamName]) {
 
 fn show(shared: &Shared, stream: &str, found: &crate::store::StreamDepth) {
     let gauges = shared.metrics.stream(stream);
-    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let slowest = found
         .groups
         .iter()

@@ -269,6 +269,7 @@ impl Settler {
             (_, Verdict::Skip) => return,
             (Step::Ack, Verdict::Failed { .. }) => Settled::Discard,
             (Step::Ack, _) => Settled::Ack,
+            (Step::Retry { .. }, Verdict::Release) => Settled::Release,
             (Step::Retry { .. }, _) => Settled::Retry,
             (Step::DeadLetter { .. }, _) => Settled::DeadLetter,
         };

@@ -257,8 +257,14 @@ impl Shared {
         why: &Arc<str>,
         n: u64,
     ) {
-        let key = (Arc::clone(stream), outcome, Arc::clone(why));
         let mut counters = lock(&self.handles.publishes);
+        let mut key = (Arc::clone(stream), outcome, Arc::clone(why));
+        if let Some(counter) = counters.get(&key) {
+            counter.inc_by(n);
+            return;
+        }
+        // By its label, of which there are few: policies make up reasons, and those too many are one counter.
+        key.2 = self.metrics.reason(why).into();
         let resolve = || self.metrics.publishes(stream, outcome, why);
         counters.entry(key).or_insert_with(resolve).inc_by(n);
     }

@@ -1,6 +1,7 @@
 //! What an auditor last found in the dead-letter stream.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use oona_core::dead_letter::audit::{Picture, Rate};
@@ -106,10 +107,14 @@ impl Collector for AuditGauges {
             MetricType::Gauge,
         )?;
         for (by, counts) in picture.counts.each() {
+            // Names that are cut may be the same.
+            let mut estimates = BTreeMap::<String, u64>::new();
             for count in counts {
-                let labels: [(&str, Cow<'_, str>); 2] =
-                    [("by", by.into()), ("name", clean(&count.name).into())];
-                ConstGauge::new(count.estimate as f64).encode(family.encode_family(&labels)?)?;
+                *estimates.entry(clean(&count.name)).or_default() += count.estimate;
+            }
+            for (name, estimate) in estimates {
+                let labels: [(&str, Cow<'_, str>); 2] = [("by", by.into()), ("name", name.into())];
+                ConstGauge::new(estimate as f64).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

@@ -26,14 +26,16 @@ pub struct GroupSample {
     pub oldest_age_s: f64,
 }
 
-/// The groups of every stream, as last sampled: [`LABEL_VALUES_MAX`] of each stream at most, by name.
+/// The groups of every stream, as last sampled: [`LABEL_VALUES_MAX`] of each stream at most, by name; of those
+/// whose names are one label, the first.
 #[derive(Debug, Default)]
 pub struct GroupGauges(Mutex<BTreeMap<Arc<str>, Vec<GroupSample>>>);
 
 impl GroupGauges {
     /// Replaces what was known of a stream.
     pub fn set(&self, stream: &Arc<str>, mut groups: Vec<GroupSample>) {
-        groups.sort_by(|one, other| one.name.cmp(&other.name));
+        groups.sort_by_cached_key(|group| (clean(&group.name), group.name.clone()));
+        groups.dedup_by(|one, before| clean(&one.name) == clean(&before.name));
         groups.truncate(LABEL_VALUES_MAX);
         lock(&self.0).insert(Arc::clone(stream), groups);
     }
