@@ -14,7 +14,7 @@ use oona::proto::{Nack, PublishResponse};
 use oona_tests::binary::{Host, wait_until};
 use oona_tests::grpc::{Subscriber, connect};
 use oona_tests::http::{get, get_openmetrics, get_with};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -228,6 +228,7 @@ fn only_who_may_see_the_bus_sees_it() {
     let setting = format!("access.tokens_file={}", path.display());
     let host = Host::start(&["--dev", "--set", &setting]);
     for path in [
+        "/v1/status",
         "/v1/latency",
         "/v1/alerts",
         "/debug/queues",
@@ -246,8 +247,15 @@ fn only_who_may_see_the_bus_sees_it() {
         let expected = if path.ends_with("nobody") { 404 } else { 200 };
         assert_eq!(seen, expected, "{path}");
     }
+    let ready = |token| get_with(host.address, "/readyz", token).json();
+    assert!(wait_until(|| ready("other") == json!({ "ready": true })));
+    assert!(ready("sees")["checks"].as_array().is_some());
     let audit = "/v1/dead-letters/audit";
     assert_eq!(get_with(host.address, audit, "sees").status, 403);
+    for (token, expected) in [("guess", 401), ("sees", 403)] {
+        let letters = get_with(host.address, "/v1/dead-letters", token);
+        assert_eq!(letters.status, expected, "{}", letters.text());
+    }
     assert!(wait_until(|| get_with(host.address, audit, "letters")
         .status
         == 200));

@@ -42,6 +42,8 @@ const OPENMETRICS: &str = "application/openmetrics-text";
 /// What is served over HTTP. `names` are those of this host, beside its addresses.
 pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
     let access = admin.access.clone();
+    let sees = access.clone();
+    let readyz = move |bus, headers| ready::readyz(bus, sees, headers);
     let site = console::Site {
         access: access.clone(),
         names: names.into(),
@@ -53,6 +55,7 @@ pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
             look::guard,
         ));
     let guarded = Router::new()
+        .route("/v1/status", get(status))
         .route("/v1/latency", get(look::latency))
         .route("/v1/alerts", get(look::alerts))
         .route("/debug/queues", get(look::queues))
@@ -65,16 +68,21 @@ pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
         .layer(from_fn_with_state(site.clone(), console::guard));
     let unguarded = Router::new()
         .route("/v1/publish", post(publish::publish))
-        .route("/v1/status", get(status))
         .layer(from_fn_with_state(site, console::keep_pages_out));
     Router::new()
         .route("/healthz", get(healthz))
-        .route("/readyz", get(ready::readyz))
+        .route("/readyz", get(readyz))
         .route("/metrics", get(exposition))
         .merge(console::page())
         .merge(guarded)
         .merge(unguarded)
         .with_state(bus)
+}
+
+/// The token that somebody shows.
+fn token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?;
+    value.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 async fn healthz() -> &'static str {

@@ -134,7 +134,7 @@ pub(super) fn of(shared: &Shared) -> BusStatus {
         let why = mode_status.forced.as_ref();
         let why = why.map_or_else(|| mode_status.reason.to_owned(), Forced::words);
         reasons.push(format!(
-            "conservative mode ({why}): low priorities are shed"
+            "conservative mode ({why}): low priorities get less room"
         ));
     }
     BusStatus {

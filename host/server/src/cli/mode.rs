@@ -12,7 +12,7 @@ use crate::proto::{ForceModeRequest, GetModeRequest, ModeStatus};
 pub(super) enum Command {
     /// Tell in which mode a host is, and why
     Show(Show),
-    /// Hold it in conservative mode: low priorities are shed, emergencies pass
+    /// Hold it in conservative mode: low priorities get less room, emergencies pass
     Conservative(Force),
     /// Hold it in normal mode
     Normal(Force),

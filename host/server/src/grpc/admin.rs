@@ -12,7 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use self::convert::{kind, optional_kind, refusal, signatures};
-use crate::access::{Access, Right};
+use crate::access::{Access, Denied, Right};
 use crate::bus::Bus;
 use crate::explain;
 use crate::gates::Gate;
@@ -57,7 +57,10 @@ impl Admin {
         let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
         let token = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
         let who = self.access.who(token, text("oona-user"), right);
-        who.map_err(|denied| Status::permission_denied(denied.to_string()))
+        who.map_err(|denied| match denied {
+            Denied::Unknown => Status::unauthenticated(denied.to_string()),
+            Denied::Lacks { .. } => Status::permission_denied(denied.to_string()),
+        })
     }
 
     fn author<T>(&self, request: &Request<T>, message: &str) -> Result<Author, Status> {

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tonic::{Code, Request, Status};
 
+use super::token;
 use crate::access::{Access, Right};
 use crate::bus::Bus;
 use crate::grpc::{Admin, AdminOptions};
@@ -119,11 +120,6 @@ async fn overview(
     Ok((form, answer.json).into_response())
 }
 
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?;
-    value.to_str().ok()?.strip_prefix("Bearer ")
-}
-
 /// The request as it would have come over gRPC.
 fn request<T>(headers: &HeaderMap, message: T) -> Request<T> {
     let mut request = Request::new(message);
@@ -189,6 +185,7 @@ impl IntoResponse for Refusal {
 fn http_status(code: Code) -> StatusCode {
     match code {
         Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         Code::NotFound => StatusCode::NOT_FOUND,
         Code::FailedPrecondition | Code::Aborted => StatusCode::CONFLICT,

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use oona_core::rolling::Span;
 use oona_core::trend::Point;
 use serde::{Deserialize, Serialize};
 
+use super::token;
 use crate::access::{Access, Denied, Right};
 use crate::alerts::AlertsAnswer;
 use crate::bus::{Bus, MemoryStatus, StreamStatus};
@@ -29,9 +30,7 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let token = request.headers().get(header::AUTHORIZATION);
-    let token = token.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match access.who(token, None, right) {
+    match access.who(token(request.headers()), None, right) {
         Ok(_) => next.run(request).await,
         Err(denied) => {
             let code = match denied {

@@ -1,45 +1,58 @@
-//! Whether the bus does its work, and how each part of it is.
+//! Whether the bus does its work; and to those who may see the bus, how each part of it is.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use oona_core::force::Forced;
 use oona_core::policy::Mode;
 use serde::Serialize;
 
+use super::token;
+use crate::access::{Access, Right};
 use crate::bus::{Bus, BusStatus};
 
 /// The answer of `/readyz`.
 #[derive(Debug, Serialize)]
 struct Readiness {
     ready: bool,
+    #[serde(flatten)]
+    why: Option<Why>,
+}
+
+/// What only those are told who have the right `bus:read`: it has names and words of operators.
+#[derive(Debug, Serialize)]
+struct Why {
     reasons: Vec<String>,
     checks: Vec<Check>,
 }
 
-/// One part of the bus. A part may limit the bus and leave it ready: conservative mode, a deep stream, a policy that
-/// was taken out.
+/// One part of the bus.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Check {
     name: &'static str,
+    /// Whether the bus is ready only if this is well. Else it may limit the bus and leave it ready: conservative
+    /// mode, a deep stream, a policy that was taken out.
+    decides: bool,
     ok: bool,
     reason: String,
 }
 
-pub(super) async fn readyz(State(bus): State<Bus>) -> Response {
+pub(super) async fn readyz(State(bus): State<Bus>, access: Access, headers: HeaderMap) -> Response {
     let status = bus.status();
     let code = if status.ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let checks = checks(&status, bus.config().conservative.high_water);
-    let BusStatus { ready, reasons, .. } = status;
+    let sees = access.who(token(&headers), None, Right::ReadBus).is_ok();
+    let checks = || checks(&status, bus.config().conservative.high_water);
     let readiness = Readiness {
-        ready,
-        reasons,
-        checks,
+        ready: status.ready,
+        why: sees.then(|| Why {
+            checks: checks(),
+            reasons: status.reasons.clone(),
+        }),
     };
     (code, Json(readiness)).into_response()
 }
@@ -58,7 +71,13 @@ fn checks(status: &BusStatus, high_water: u64) -> Vec<Check> {
 fn check(name: &'static str, wrong: &[String], fine: String) -> Check {
     let ok = wrong.is_empty();
     let reason = if ok { fine } else { wrong.join("; ") };
-    Check { name, ok, reason }
+    let decides = matches!(name, "store" | "breakers");
+    Check {
+        name,
+        decides,
+        ok,
+        reason,
+    }
 }
 
 fn store(status: &BusStatus) -> Check {
@@ -96,6 +115,7 @@ fn mode(status: &BusStatus) -> Check {
     let ok = mode.mode == Mode::Normal;
     Check {
         name: "mode",
+        decides: false,
         ok,
         reason: words,
     }

@@ -100,7 +100,7 @@ pub(in crate::cli::top) fn answer() -> Value {
         "at_ms": NOW.as_millis(), "version": "0.1.0", "span": "1m", "stages": stages,
         "latencies": [series],
         "status": {
-            "ready": true, "reasons": ["conservative mode (high-water): low priorities are shed"],
+            "ready": true, "reasons": ["conservative mode (high-water): low priorities get less room"],
             "store": { "name": "redis", "address": "db:6379", "durable": true, "up": true },
             "mode_status": { "mode": "conservative", "reason": "high-water", "forced": null },
             "breakers": [
