@@ -15,9 +15,6 @@ pub const WINDOW_SECONDS: usize = 60;
 /// Fewer events than this in the window say nothing.
 pub const EVENTS_MIN: u64 = 100;
 
-/// Share of events that may be slow, in percent: the complement of p95.
-pub const BUDGET_PERCENT: u64 = 5;
-
 /// Counts of one second.
 #[derive(Clone, Copy, Debug, Default)]
 struct Second {
@@ -30,17 +27,19 @@ struct Second {
 #[derive(Clone, Debug)]
 pub struct SloWindow {
     seconds: [Second; WINDOW_SECONDS],
-}
-
-impl Default for SloWindow {
-    fn default() -> Self {
-        Self {
-            seconds: [Second::default(); WINDOW_SECONDS],
-        }
-    }
+    budget_percent: u64,
 }
 
 impl SloWindow {
+    /// Nothing has happened yet. Of all events `budget_percent` may be slow: 5 is an objective for p95.
+    #[must_use]
+    pub fn new(budget_percent: u32) -> Self {
+        Self {
+            seconds: [Second::default(); WINDOW_SECONDS],
+            budget_percent: budget_percent.into(),
+        }
+    }
+
     /// Counts `total` events, of which `slow` missed the objective.
     pub fn record(&mut self, now: Timestamp, total: u64, slow: u64) {
         let number = now.as_millis() / 1_000;
@@ -68,9 +67,9 @@ impl SloWindow {
         let (total, slow) = recent.fold((0, 0), |(total, slow), second| {
             (total + second.total, slow + second.slow)
         });
-        if total < EVENTS_MIN || slow * 200 <= total * BUDGET_PERCENT {
+        if total < EVENTS_MIN || slow * 200 <= total * self.budget_percent {
             Slo::Met
-        } else if slow * 100 <= total * BUDGET_PERCENT {
+        } else if slow * 100 <= total * self.budget_percent {
             Slo::AtRisk
         } else {
             Slo::Violated
@@ -85,7 +84,7 @@ mod tests {
     #[track_caller]
     fn check(total: u64, slow: u64, expected: Slo) {
         let now = Timestamp::from_millis(1_000_000);
-        let mut window = SloWindow::default();
+        let mut window = SloWindow::new(5);
         window.record(now, total, slow);
         assert_eq!(window.state(now), expected, "{slow} slow of {total}");
     }
@@ -101,8 +100,18 @@ mod tests {
     }
 
     #[test]
+    fn the_budget_is_what_was_agreed() {
+        let now = Timestamp::from_millis(1_000_000);
+        let mut window = SloWindow::new(20);
+        window.record(now, 1_000, 200);
+        assert_eq!(window.state(now), Slo::AtRisk);
+        window.record(now, 0, 1);
+        assert_eq!(window.state(now), Slo::Violated);
+    }
+
+    #[test]
     fn slow_events_leave_the_window() {
-        let mut window = SloWindow::default();
+        let mut window = SloWindow::new(5);
         window.record(Timestamp::from_millis(5_999), 1_000, 1_000);
         assert_eq!(window.state(Timestamp::from_millis(64_999)), Slo::Violated);
         assert_eq!(window.state(Timestamp::from_millis(65_000)), Slo::Met);
@@ -110,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_second_is_used_again_a_minute_later() {
-        let mut window = SloWindow::default();
+        let mut window = SloWindow::new(5);
         window.record(Timestamp::from_millis(5_000), 1_000, 1_000);
         window.record(Timestamp::from_millis(65_000), 1_000, 0);
         assert_eq!(window.state(Timestamp::from_millis(65_000)), Slo::Met);

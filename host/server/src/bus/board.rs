@@ -52,7 +52,7 @@ impl Board {
         let lane = |name: &StreamName| Lane {
             name: name.clone(),
             depth: DepthEstimate::default(),
-            slo: SloWindow::default(),
+            slo: SloWindow::new(config.publish.slow_percent),
             sampled: StreamDepth::default(),
             oldest: Oldest::default(),
             trend: Trend::default(),

@@ -193,6 +193,10 @@ pub struct PublishConfig {
     pub group_max: usize,
     /// How many pipelines may be under way at once.
     pub pipelines_max: usize,
+    /// The objective: a publish that takes longer up to its outcome is slow.
+    pub slow_after: Duration,
+    /// How many of a stream's may be slow, in percent. Of more, policies are told that it violates its objective.
+    pub slow_percent: u32,
 }
 
 impl Default for PublishConfig {
@@ -203,6 +207,8 @@ impl Default for PublishConfig {
             dedup_window: Duration::from_secs(120),
             group_max: 512,
             pipelines_max: 4,
+            slow_after: Duration::from_millis(25),
+            slow_percent: 5,
         }
     }
 }

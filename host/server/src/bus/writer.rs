@@ -27,9 +27,6 @@ use crate::latency::{Series, Stage};
 use crate::metrics::PublishOutcome;
 use crate::store::{Append, Once, StoreError, Written};
 
-/// A publish that is slower than this misses its objective (design: p95 under 25 ms).
-const SLOW: Duration = Duration::from_millis(25);
-
 /// What a producer is told to wait when the store failed and the breaker has not tripped yet.
 const RETRY_AFTER_FAULT: Duration = Duration::from_millis(200);
 
@@ -371,7 +368,7 @@ fn answer(
                 before: Some(note),
             }) => duplicate(shared, asker, stream, id, &note),
             Ok(Written { id, before: None }) => {
-                tally.count(stream, reason, elapsed);
+                tally.count(stream, reason, elapsed > shared.config.publish.slow_after);
                 let (stream, reason) = (shared.name(stream), shared.name(reason));
                 let accepted = PublishOutcome::Accepted.name();
                 let series = Series::new(Arc::clone(&stream), asker.priority, accepted);
@@ -531,8 +528,8 @@ struct Line {
 }
 
 impl Tally {
-    fn count(&mut self, stream: Symbol, reason: Symbol, elapsed: Duration) {
-        let slow = u64::from(elapsed > SLOW);
+    fn count(&mut self, stream: Symbol, reason: Symbol, slow: bool) {
+        let slow = u64::from(slow);
         let same = |line: &&mut Line| line.stream == stream && line.reason == reason;
         match self.0.iter_mut().find(same) {
             Some(line) => {

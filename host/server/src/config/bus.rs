@@ -27,6 +27,8 @@ pub(super) fn config(read: &Read<'_>) -> BusConfig {
             dedup_window: read.millis("publish.dedup_window_ms"),
             group_max: read.count("publish.group_max"),
             pipelines_max: read.count("publish.pipelines_max"),
+            slow_after: read.millis("objectives.publish_ms"),
+            slow_percent: 100 - read.count_u32("objectives.publish_percent"),
         },
         consume: consume(read),
         breaker: breaker(read, "breaker.failures"),
