@@ -1,8 +1,9 @@
 //! Audits the dead letters on a schedule: what there is, by a sample, and whether more come than usual.
 //!
-//! It walks the whole stream, however long, and takes no more than a fiftieth of the store's time: after each
-//! step it waits [`PAUSES`] times as long as the store took. A million letters take it some minutes; it then
-//! begins the next walk at once. What it found is in `/metrics`, `/v1/dead-letters/audit` and telemetry.
+//! It walks the whole stream, however long, and counts what is filed meanwhile. Each of the two takes no more than a
+//! fiftieth of the store's time: after a step it waits [`PAUSES`] times as long as the store took. A million letters
+//! take some minutes; the next walk then begins at once. Every host does this by itself, so of many hosts a few
+//! should. What it found is in `/metrics`, `/v1/dead-letters/audit` and telemetry.
 
 use std::time::Duration;
 

@@ -18,7 +18,8 @@ use crate::time::Timestamp;
 /// most.
 pub const EXAMPLES_EACH: usize = 3;
 
-/// How fast what is usual follows what is: after so long it has gone half of the way.
+/// How fast what is usual follows what is: after so long it has gone half of the way. Until so long was observed it
+/// falls faster, to the mean of what was: the first minutes may have been a storm.
 const USUAL_HALF_LIFE: Duration = Duration::from_secs(3_600);
 
 /// A rise is over when less is filed than this share of what would begin one.
@@ -329,8 +330,8 @@ pub struct RiseConfig {
 pub struct Rise {
     config: RiseConfig,
     rate: Rate,
-    /// Whether anything was observed.
-    knows: bool,
+    /// For how long.
+    observed: Duration,
 }
 
 /// How many letters are filed.
@@ -338,7 +339,7 @@ pub struct Rise {
 pub struct Rate {
     /// Of late, in letters a minute.
     pub per_minute: f64,
-    /// Usually: a mean that has gone half of the way to what is within an hour.
+    /// Usually: a mean that has gone half of the way to what is within an hour; it falls faster in the first.
     pub usual_per_minute: f64,
     /// From how many on it is a rise.
     pub threshold_per_minute: f64,
@@ -357,7 +358,7 @@ impl Rise {
         Self {
             config,
             rate,
-            knows: false,
+            observed: Duration::ZERO,
         }
     }
 
@@ -379,16 +380,22 @@ impl Rise {
         } = self.config;
         let before = self.rate;
         let per_minute = filed as f64 / minutes;
-        let known = if self.knows {
-            before.usual_per_minute
-        } else {
+        let known = if self.observed.is_zero() {
             per_minute
+        } else {
+            before.usual_per_minute
         };
-        self.knows = true;
+        self.observed += within;
         let threshold = per_minute_min.max(factor * known);
         let until = if before.rising { OVER_BELOW } else { 1.0 };
         let half_lives = within.as_secs_f64() / USUAL_HALF_LIFE.as_secs_f64();
+        let share = within.as_secs_f64() / self.observed.as_secs_f64();
         let gone = 1.0 - (-half_lives).exp2();
+        let gone = if per_minute < known {
+            gone.max(share)
+        } else {
+            gone
+        };
         self.rate = Rate {
             per_minute,
             usual_per_minute: known + gone * (per_minute - known),

@@ -219,3 +219,22 @@ fn what_goes_on_for_hours_becomes_usual() {
     rise.observe(300, MINUTE);
     assert!(rise.rate().rising, "{:?}", rise.rate());
 }
+
+#[test]
+fn a_storm_at_the_start_is_not_usual_for_long() {
+    let mut rise = Rise::new(RiseConfig {
+        per_minute_min: 10.0,
+        factor: 3.0,
+    });
+    rise.observe(60, MINUTE);
+    assert_eq!(rise.rate().threshold_per_minute, 180.0);
+    for _ in 0..19 {
+        rise.observe(0, MINUTE);
+    }
+    let usual = rise.rate().usual_per_minute;
+    assert!(
+        (usual - 3.0).abs() < 1e-9,
+        "the mean of 20 minutes: {usual}"
+    );
+    assert!(rise.observe(10, MINUTE), "{:?}", rise.rate());
+}
