@@ -29,7 +29,7 @@ fn ask(host: &Host, arguments: &[&str]) -> String {
 
 /// The value of a series of the exposition.
 #[track_caller]
-fn value(host: &Host, series: &str) -> u64 {
+fn value(host: &Host, series: &str) -> f64 {
     let exposition = get(host.address, "/metrics");
     let exposition = exposition.text();
     let line = exposition.lines().find_map(|line| {
@@ -69,9 +69,9 @@ fn budgets_and_what_is_used_of_them_are_seen() {
             &format!(r#"oona_policy_budget{{kind="routing",resource="{resource}"}}"#),
         )
     };
-    assert_eq!((budget("call_ms"), budget("failures")), (10, 2));
-    assert_eq!(budget("memory_bytes"), 16 << 20);
-    assert_eq!((used("memory_bytes"), used("failures")), (0, 0));
+    assert_eq!((budget("call_seconds"), budget("failures")), (0.01, 2.0));
+    assert_eq!(budget("memory_bytes"), f64::from(16 << 20));
+    assert_eq!((used("memory_bytes"), used("failures")), (0.0, 0.0));
 
     let component = at("hostile.wasm");
     fs::write(&component, policy("hostile")).unwrap();
@@ -91,10 +91,10 @@ fn budgets_and_what_is_used_of_them_are_seen() {
     for _ in 0..2 {
         publish();
     }
-    assert!(used("memory_bytes") >= 1 << 16);
+    assert!(used("memory_bytes") >= f64::from(1 << 16));
     assert!(used("memory_bytes") <= budget("memory_bytes"));
     let failed = used("failures");
-    assert!((1..=2).contains(&failed), "{failed}");
+    assert!((1.0..=2.0).contains(&failed), "{failed}");
     let list = ask(&host, &["policy", "list"]);
     let spent = format!("{failed} of 2 forgiven in 3600000 ms are spent");
     for words in [
@@ -109,7 +109,7 @@ fn budgets_and_what_is_used_of_them_are_seen() {
         publish();
     }
     let series = r#"oona_policy_fallbacks_total{kind="routing"}"#;
-    assert_eq!(value(&host, series), 1);
+    assert_eq!(value(&host, series), 1.0);
     let list = ask(&host, &["policy", "list"]);
     assert!(list.contains("fell back from hostile "), "{list}");
 }

@@ -211,6 +211,12 @@ async fn every_query_finds_what_a_host_shows() {
             );
         }
     }
+    let bounds = "oona_policy_used / oona_policy_budget";
+    let bounds = prometheus.query(bounds).unwrap();
+    for resource in ["call_seconds", "memory_bytes", "failures"] {
+        let has = |series: &Value| series["metric"]["resource"] == resource;
+        assert!(bounds.iter().any(has), "no {resource} in {bounds:?}");
+    }
     traffic.abort();
     let ended = traffic.await;
     assert!(

@@ -31,7 +31,7 @@ use families::{
 pub use audit::{AuditGauges, AuditStatus};
 pub use groups::{GroupGauges, GroupSample};
 
-pub use families::{LABEL_LENGTH_MAX, LABEL_VALUES_MAX};
+pub use families::{FloatGauge, LABEL_LENGTH_MAX, LABEL_VALUES_MAX};
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::Histogram;
@@ -526,18 +526,18 @@ impl Metrics {
             .get_or_create_owned(&[("kind", kind.name().into())])
     }
 
-    /// `oona_policy_budget{kind,resource}`: `call_ms`, `memory_bytes` or `failures`.
+    /// `oona_policy_budget{kind,resource}`: `call_seconds`, `memory_bytes` or `failures`.
     #[must_use]
-    pub fn policy_budget(&self, kind: Kind, resource: &'static str) -> Gauge {
+    pub fn policy_budget(&self, kind: Kind, resource: &'static str) -> FloatGauge {
         self.policies
             .budget
             .get_or_create_owned(&[("kind", kind.name().into()), ("resource", resource.into())])
     }
 
-    /// `oona_policy_used{kind,resource}`: `call_us` of the slowest recent call, `memory_bytes` of the
+    /// `oona_policy_used{kind,resource}`: `call_seconds` of the slowest recent call, `memory_bytes` of the
     /// largest instance, or `failures` within the window.
     #[must_use]
-    pub fn policy_used(&self, kind: Kind, resource: &'static str) -> Gauge {
+    pub fn policy_used(&self, kind: Kind, resource: &'static str) -> FloatGauge {
         self.policies
             .used
             .get_or_create_owned(&[("kind", kind.name().into()), ("resource", resource.into())])

@@ -262,14 +262,13 @@ impl Policies {
     pub fn gauge(&self) {
         for status in self.list() {
             let budget = status.slot.budget;
-            let set = |resource, used: u64| {
-                let used = i64::try_from(used).unwrap_or(i64::MAX);
+            let set = |resource, used: f64| {
                 let metrics = &self.0.asking.metrics;
                 metrics.policy_used(status.kind, resource).set(used);
             };
-            set("call_us", budget.call_us_recent_max);
-            set("memory_bytes", budget.memory_bytes_used);
-            set("failures", budget.failures_recent as u64);
+            set("call_seconds", budget.call_us_recent_max as f64 / 1e6);
+            set("memory_bytes", budget.memory_bytes_used as f64);
+            set("failures", budget.failures_recent as f64);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -38,6 +39,9 @@ pub(super) const GROUPS: Buckets = Buckets(&[
 pub(super) type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
+
+/// A gauge of what is no whole number.
+pub type FloatGauge = Gauge<f64, AtomicU64>;
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
 
 /// What happens to publishes.
@@ -176,8 +180,8 @@ pub(super) struct PolicyFamilies {
     pub(super) activations: Counters<2>,
     pub(super) call_duration: Histograms<1>,
     pub(super) generation: Gauges<1>,
-    pub(super) budget: Gauges<2>,
-    pub(super) used: Gauges<2>,
+    pub(super) budget: Family<Labels<2>, FloatGauge>,
+    pub(super) used: Family<Labels<2>, FloatGauge>,
     pub(super) trial_decisions: Counters<2>,
     pub(super) trial_faults: Counters<1>,
 }

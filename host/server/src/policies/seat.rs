@@ -314,14 +314,13 @@ fn happened(metrics: &Metrics, level: Level, name: &'static str, description: St
 pub(super) fn budgets(options: &PolicyOptions) {
     let bounds = options.engine.as_ref().map(|engine| engine.config());
     for kind in Kind::ALL {
-        let set = |resource, limit: u64| {
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let set = |resource, limit: f64| {
             options.metrics.policy_budget(kind, resource).set(limit);
         };
-        set("failures", u64::from(options.budget.failures));
+        set("failures", options.budget.failures.into());
         if let Some(bounds) = bounds {
-            set("call_ms", bounds.call_ms_max);
-            set("memory_bytes", bounds.memory_bytes_max as u64);
+            set("call_seconds", bounds.call_ms_max as f64 / 1e3);
+            set("memory_bytes", bounds.memory_bytes_max as f64);
         }
     }
 }
