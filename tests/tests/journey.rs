@@ -18,11 +18,16 @@ use tempfile::TempDir;
 const TELEMETRY: u32 = 4;
 
 async fn publish(address: SocketAddr, id: &str) -> Outcome {
+    publish_under(address, id, "").await
+}
+
+async fn publish_under(address: SocketAddr, id: &str, key: &str) -> Outcome {
     let mut bus = BusClient::new(connect(address).await.unwrap());
     let request = PublishRequest {
         id: id.to_owned(),
         message_type: TELEMETRY,
         source: "test".to_owned(),
+        key: key.to_owned(),
         payload: b"payload".to_vec().into(),
         ..PublishRequest::default()
     };
@@ -195,6 +200,25 @@ async fn what_was_refused_is_told_with_the_reason() {
     let told = ends(host.address, &refused, &steps);
     says(&told, "it was not written: backpressure");
     assert_eq!(told["stream"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_a_limit_is_told_and_timed_as_well() {
+    let host = Host::start(&["--dev"]);
+    let long = "k".repeat(257);
+    let refused = publish_under(host.address, "wide", &long).await;
+    assert!(matches!(refused, Outcome::Rejected(_)), "{refused:?}");
+    let told = ends(host.address, "wide", &[("publish", None), ("reject", None)]);
+    says(&told, "it was not written: too-large");
+    let exposition = get(host.address, "/metrics");
+    let timed =
+        r#"oona_publish_duration_seconds_count{stream="",priority="normal",outcome="rejected"} 1"#;
+    assert!(exposition.text().contains(timed), "{}", exposition.text());
+    // Nobody looks for what has no id that can be one.
+    let nameless = publish_under(host.address, &"i".repeat(129), "").await;
+    assert!(matches!(nameless, Outcome::Rejected(_)), "{nameless:?}");
+    let sought = format!("/debug/trace/{}", "i".repeat(129));
+    assert_ne!(get(host.address, &sought).status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

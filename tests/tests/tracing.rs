@@ -278,6 +278,8 @@ async fn an_attempt_that_fails_is_told_beside_the_one_that_succeeds() {
         context(&delivery).span_id.to_be_bytes()
     );
     assert_eq!(attribute(retry, "error.type"), "handler-error");
+    let decision = attribute(retry, "oona.decision");
+    assert!(decision.contains("dead-letter@"), "{decision}");
     let failed = named("process").into_iter();
     let failed: Vec<_> = failed
         .filter(|span| span.span_id == retry.parent_span_id)

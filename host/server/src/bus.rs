@@ -45,6 +45,7 @@ use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::signing::Keyring;
 use oona_core::telemetry::Counts;
 use oona_core::trend::Point;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -76,7 +77,7 @@ pub use self::subscription::{
 use self::shared::{Parts, Shared};
 use self::writer::{Asker, Pending, Writer};
 use crate::clock::Clock;
-use crate::metrics::{Metrics, PublishOutcome};
+use crate::metrics::Metrics;
 use crate::otel::Tracer;
 use crate::policies::Policies;
 use crate::record::State;
@@ -169,51 +170,44 @@ impl Bus {
         let since = Instant::now();
         let now = (shared.clock)();
         let named = draft.id.is_some();
-        let mut message = match draft.into_message(now, &shared.config.limits, &shared.config.ttls)
-        {
-            Ok(message) => message,
-            Err(invalid) => {
-                return self.refuse(invalid.cause(), invalid.name(), invalid.to_string());
-            }
+        let mut message = draft.into_message(now, &shared.config.ttls);
+        let (reply, outcome) = oneshot::channel();
+        let outcome = PendingOutcome(outcome);
+        let mut asker = Asker {
+            event: message.id_hash(),
+            trace: None,
+            since,
+            priority: message.priority,
+            reply,
+            room: None,
         };
-        let subject = message.subject(shared.symbol(&message.source));
-        let trace = spans::begin(shared, now, &mut message);
+        if let Err(invalid) = shared.config.limits.validate(&message) {
+            let (cause, reason) = (invalid.cause(), invalid.name());
+            writer::turn_away(
+                shared,
+                &message,
+                asker,
+                (cause, reason, invalid.to_string()),
+            );
+            return outcome;
+        }
+        asker.trace = spans::begin(shared, now, &mut message);
         let bytes = message.payload.len().max(1);
         let bytes = bytes.min(shared.config.publish.queue_bytes_max);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
-        let room = room.unwrap_or_else(|_| unreachable!("it is never closed"));
-        let (reply, outcome) = oneshot::channel();
+        asker.room = Some(room.unwrap_or_else(|_| unreachable!("it is never closed")));
         let pending = Pending {
-            message,
             named,
-            subject,
-            asker: Asker {
-                event: subject.id,
-                trace,
-                since,
-                priority: subject.priority,
-                reply,
-                room,
-            },
+            subject: message.subject(shared.symbol(&message.source)),
+            message,
+            asker,
         };
-        match self.queue.send(pending).await {
-            Ok(()) => PendingOutcome(Waiting::Later(outcome)),
-            Err(_) => self.refuse(RejectCause::ShuttingDown, "shutting-down", String::new()),
+        if let Err(SendError(Pending { message, asker, .. })) = self.queue.send(pending).await {
+            let why = (RejectCause::ShuttingDown, "shutting-down", String::new());
+            writer::turn_away(shared, &message, asker, why);
         }
-    }
-
-    fn refuse(&self, cause: RejectCause, reason: &'static str, detail: String) -> PendingOutcome {
-        let reason: Arc<str> = reason.into();
-        self.shared
-            .count_publish(&"".into(), PublishOutcome::Rejected, &reason, 1);
-        let outcome = Outcome::Rejected {
-            cause,
-            reason,
-            retry_after: None,
-            detail,
-        };
-        PendingOutcome(Waiting::Now(Some(outcome)))
+        outcome
     }
 
     /// Joins a consumer group.
@@ -369,13 +363,7 @@ impl BusTasks {
 /// The outcome of a publish, when it is there.
 #[derive(Debug)]
 #[must_use = "the outcome says whether the message was written"]
-pub struct PendingOutcome(Waiting);
-
-#[derive(Debug)]
-enum Waiting {
-    Now(Option<Outcome>),
-    Later(oneshot::Receiver<Outcome>),
-}
+pub struct PendingOutcome(oneshot::Receiver<Outcome>);
 
 impl Future for PendingOutcome {
     type Output = Outcome;
@@ -387,11 +375,8 @@ impl Future for PendingOutcome {
             retry_after: None,
             detail: "the writer ended before this publish had its outcome".to_owned(),
         };
-        match &mut self.0 {
-            Waiting::Now(outcome) => Poll::Ready(outcome.take().unwrap_or_else(lost)),
-            Waiting::Later(reply) => Pin::new(reply)
-                .poll(context)
-                .map(|outcome| outcome.unwrap_or_else(|_| lost())),
-        }
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|outcome| outcome.unwrap_or_else(|_| lost()))
     }
 }

@@ -142,7 +142,8 @@ async fn send(shared: &Shared, broadcast: Broadcast) -> Result<BroadcastReport, 
         .map_err(|_| BroadcastError::TooMany(under_way_max))?;
     draft.priority.get_or_insert(Priority::Emergency);
     let now = (shared.clock)();
-    let mut message = draft.into_message(now, &shared.config.limits, &shared.config.ttls)?;
+    let mut message = draft.into_message(now, &shared.config.ttls);
+    shared.config.limits.validate(&message)?;
     let receipt = uuid::Uuid::now_v7().to_string();
     message.ask_receipt(&receipt);
     let existing = existing(shared).await?;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use oona_core::Timestamp;
 use oona_core::envelope::{Message, Ttls, message_type};
-use oona_core::limits::{Invalid, PublishLimits};
 use oona_core::policy::Priority;
 
 /// A message that a producer wants published. What it leaves out is filled in.
@@ -42,13 +41,8 @@ impl Draft {
         }
     }
 
-    /// Fills in what is missing and checks the result against the limits.
-    pub(super) fn into_message(
-        self,
-        now: Timestamp,
-        limits: &PublishLimits,
-        ttls: &Ttls,
-    ) -> Result<Message, Invalid> {
+    /// Fills in what is missing. The result may be over a limit.
+    pub(super) fn into_message(self, now: Timestamp, ttls: &Ttls) -> Message {
         let emergency = self.message_type == message_type::EMERGENCY_SIGNAL;
         let usual = if emergency {
             Priority::Emergency
@@ -58,7 +52,7 @@ impl Draft {
         let priority = self.priority.unwrap_or(usual);
         let created_at = self.created_at.unwrap_or(now);
         let ttl = self.ttl.unwrap_or_else(|| ttls.ttl(priority));
-        let message = Message {
+        Message {
             id: self.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
             message_type: self.message_type,
             priority,
@@ -69,8 +63,6 @@ impl Draft {
             payload: self.payload,
             attributes: self.attributes,
             ..Message::default()
-        };
-        limits.validate(&message)?;
-        Ok(message)
+        }
     }
 }

@@ -94,10 +94,11 @@ fn published(at: Timestamp, message: &Message) -> Step {
     Step::new(at, What::Publish, detail)
 }
 
-/// A publish was refused before policies were asked.
+/// A publish was refused before policies were asked. Under an id that cannot be one nobody looks for it.
 pub(super) fn turned_away(shared: &Shared, now: Timestamp, message: &Message, asker: &Asker) {
     shared.journeys.offer(now, 1);
-    if !shared.journeys.admits(now, asker.event, true) {
+    let can_be = 1..=shared.config.limits.id_bytes_max;
+    if !can_be.contains(&message.id.len()) || !shared.journeys.admits(now, asker.event, true) {
         return;
     }
     visit(shared, message, (asker.event, true), |journey| {
@@ -266,7 +267,7 @@ pub(super) fn settled(
 }
 
 /// Why and by whom a failed delivery has its fate.
-fn by_policy(shared: &Shared, fate: Option<&(Fate, String)>, begins: &str) -> String {
+pub(super) fn by_policy(shared: &Shared, fate: Option<&(Fate, String)>, begins: &str) -> String {
     let Some((Fate { verdict, reason }, by)) = fate else {
         return begins.to_owned();
     };

@@ -277,7 +277,7 @@ impl Settler {
         self.took(held, step);
         let follows = (&settlement.step, step);
         journey::settled(&self.shared, &self.desk.group, settled, follows, fate);
-        spans::settled(&self.shared, &self.desk.group, settled, step, began);
+        spans::settled(&self.shared, &self.desk.group, settled, (step, fate), began);
         if let Verdict::Failed {
             failure, detail, ..
         } = verdict

@@ -19,7 +19,7 @@ use std::time::Duration;
 use oona_core::Timestamp;
 use oona_core::entry::EntryId;
 use oona_core::envelope::Message;
-use oona_core::policy::Failure;
+use oona_core::policy::{Failure, Fate};
 use oona_core::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::admission::Admitter;
 use super::desk::{Content, Held, Verdict};
-use super::journey::Decided;
+use super::journey::{self, Decided};
 use super::shared::Shared;
 use super::writer::Asker;
 use crate::metrics::Step as Settled;
@@ -304,7 +304,7 @@ pub(super) fn settled(
     shared: &Shared,
     group: &Arc<str>,
     (held, verdict): &(Held, Verdict),
-    step: Settled,
+    (step, fate): (Settled, Option<&(Fate, String)>),
     began: Instant,
 ) {
     let Some(hand) = Hand::of(shared, held, group) else {
@@ -329,6 +329,11 @@ pub(super) fn settled(
     if let Verdict::Failed { failure, .. } = verdict {
         let why = KeyValue::new("error.type", failure.name());
         span.attributes.push(why);
+    }
+    if fate.is_some() {
+        let decision = journey::by_policy(shared, fate, "");
+        span.attributes
+            .push(KeyValue::new("oona.decision", decision));
     }
     shared.tracer.tell(span);
 }

@@ -51,8 +51,20 @@ pub(super) struct Asker {
     pub(super) priority: Priority,
     pub(super) reply: oneshot::Sender<Outcome>,
     /// Its share of the bytes that may wait, given back with the answer.
-    #[expect(dead_code, reason = "it is held, never looked at")]
-    pub(super) room: OwnedSemaphorePermit,
+    pub(super) room: Option<OwnedSemaphorePermit>,
+}
+
+/// Refuses a publish that no policy is asked about.
+pub(super) fn turn_away(
+    shared: &Shared,
+    message: &Message,
+    asker: Asker,
+    (cause, reason, detail): (RejectCause, &'static str, String),
+) {
+    journey::turned_away(shared, (shared.clock)(), message, &asker);
+    let (stream, reason): (Arc<str>, Arc<str>) = (Arc::default(), reason.into());
+    shared.count_publish(&stream, PublishOutcome::Rejected, &reason, 1);
+    reject(shared, asker, stream, cause, reason, None, detail);
 }
 
 /// What was admitted of a group, on its way to the store.
