@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::time::Duration;
+
 use oona::bus::Nack;
 use oona_core::envelope::message_type::{KERNEL_PREFETCH_REQUEST, TELEMETRY};
 use oona_tests::binary::{Host, wait_until};
 use oona_tests::bus::{SECRET, Stand, TestBus, draft, next};
 use oona_tests::http::get;
 use serde_json::Value;
+use tokio::time::interval;
 
 const DEAD_LETTERS: &str = "oona.deadletter";
 
@@ -198,10 +201,12 @@ async fn a_host_that_is_told_not_to_audit_says_so() {
     assert!(!exposition.text().contains("oona_dead_letter_audit"));
 }
 
-/// Files letters until it is dropped.
+/// Files some fifty letters a second until it is dropped.
 async fn keep_filing(bus: TestBus) {
     let mut workers = bus.join("workers");
+    let mut turns = interval(Duration::from_millis(20));
     for number in 0.. {
+        turns.tick().await;
         bus.publish(draft(TELEMETRY, number)).await;
         let delivery = next(&mut workers).await;
         let nack = Nack {

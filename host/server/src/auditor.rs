@@ -10,7 +10,7 @@ use std::time::Duration;
 use oona_core::dead_letter::audit::{Rate, Rise, Survey};
 use oona_core::entry::EntryId;
 use oona_core::telemetry::{Event, Level};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
@@ -46,15 +46,10 @@ struct Auditor {
 }
 
 impl Auditor {
-    fn ticks(&self) -> Interval {
-        let mut ticks = interval(self.period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks
-    }
-
     /// Tells, again and again, what there is.
     async fn survey(&self) {
-        let mut ticks = self.ticks();
+        let mut ticks = interval(self.period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             match self.walk().await {
@@ -83,25 +78,24 @@ impl Auditor {
 
     /// Tells, again and again, how many are filed.
     async fn follow(&self) {
-        let mut ticks = self.ticks();
         let mut rise = Rise::new(self.config.rise);
         let mut known: Option<(Option<EntryId>, Instant)> = None;
         loop {
-            ticks.tick().await;
-            let now = Instant::now();
             let reached = match known {
                 // What was there before the host came is not new.
                 None => self.bus.dead_letters_end().await.map(|(_, end)| end),
                 Some((after, since)) => self.filed(after).await.map(|(filed, reached)| {
-                    let turned = rise.observe(filed, now - since);
+                    // To count them may have taken long, and those that came meanwhile are among them.
+                    let turned = rise.observe(filed, since.elapsed());
                     self.tell(rise.rate(), turned);
                     reached
                 }),
             };
             match reached {
-                Ok(reached) => known = Some((reached, now)),
+                Ok(reached) => known = Some((reached, Instant::now())),
                 Err(error) => not_audited(&error),
             }
+            sleep(self.period).await;
         }
     }
 

@@ -221,7 +221,7 @@ impl Metrics {
             store_faults: t.counter("store_faults", "Calls of the store that failed"),
             subscribers: t.gauge("subscribers", "Subscribers connected"),
             in_flight: t.gauge("in_flight", "Deliveries that wait for their settlement"),
-            nonces: t.gauge("nonces", "Nonces held in memory"),
+            nonces: t.gauge("nonces", "Nonces held in memory, of all groups"),
             nonces_refused: t.counter(
                 "nonces_refused",
                 "Deliveries put off because no more nonces may be held",

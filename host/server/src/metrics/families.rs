@@ -78,7 +78,7 @@ impl Delivering {
     pub(super) fn register(t: &mut Table) -> Self {
         Self {
             deliveries: t.family("deliveries", "Deliveries to subscribers"),
-            settled: t.family("settled", "Deliveries settled, by what followed"),
+            settled: t.family("settled", "Deliveries settled: ack, retry, dead_letter, discard, or release if put back unhandled"),
             failures: t.family("failures", "Deliveries that failed, by how"),
             quarantined: t.family("quarantined", "Foreign entries moved to the dead letters"),
             claimed: t.family("claimed", "Entries taken over from dead consumers"),
@@ -202,8 +202,8 @@ impl PolicyFamilies {
                 CALLS,
             ),
             generation: t.family("policy_generation", "Replacements since start"),
-            budget: t.family("policy_budget", "What a policy may use, by resource"),
-            used: t.family("policy_used", "What a policy uses of it, by resource"),
+            budget: t.family("policy_budget", "What a policy may use, by resource: call_seconds, memory_bytes, failures"),
+            used: t.family("policy_used", "What a policy uses of it: its slowest recent call, its largest instance, failures of late"),
             trial_decisions: t.family(
                 "policy_trial_decisions",
                 "Decisions of a candidate beside those of the policy in use",
