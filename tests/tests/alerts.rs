@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,10 +15,12 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use oona::proto::PublishRequest;
 use oona::proto::bus_client::BusClient;
+use oona_core::leyline::TelemetryPacket;
 use oona_tests::binary::{Host, PATIENCE, command, wait_until};
 use oona_tests::grpc::{Subscriber, connect};
 use oona_tests::http::get;
 use oona_tests::redis_server::RedisServer;
+use prost::Message as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -67,6 +70,15 @@ fn alert(address: SocketAddr, name: &str, subject: &str) -> Option<Value> {
 fn is(address: SocketAddr, state: &str) -> bool {
     let alert = alert(address, "queue_depth", "oona.telemetry");
     alert.is_some_and(|alert| alert["state"] == state)
+}
+
+/// A host that looks often, with these arguments and settings.
+fn watchful(arguments: &[&str], settings: &[&str]) -> Host {
+    let looks = ["alerts.look_ms=10", "alerts.looks=2"];
+    let settings = looks.iter().chain(settings);
+    let settings = settings.flat_map(|setting| ["--set", setting]);
+    let arguments: Vec<_> = arguments.iter().copied().chain(settings).collect();
+    Host::start(&arguments)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,6 +211,52 @@ fn a_budget_that_is_nearly_spent_makes_the_bus_shed_load() {
         recovery["burn"][0]["rate"].as_f64() > Some(1.0),
         "{recovery}"
     );
+}
+
+/// How often a host says that publishes were refused since its breaker is open.
+fn refused_by_breaker(address: SocketAddr) -> u64 {
+    let series = r#"oona_publish_total{stream="",outcome="rejected",reason="breaker-open"} "#;
+    let exposition = get(address, "/metrics");
+    let mut lines = exposition.text().lines();
+    let count = lines.find_map(|line| line.strip_prefix(series)?.parse().ok());
+    count.unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_while_the_store_is_away_is_told_once_it_is_back() {
+    let mut redis = RedisServer::start();
+    let url = redis.url();
+    let settings = [
+        "telemetry.interval_ms=20",
+        "breaker.failures=1",
+        "breaker.open_ms=2000",
+        "policies.allow_unsigned=true",
+    ];
+    let host = watchful(&["--redis", &url], &settings);
+    let address = host.address;
+    assert!(wait_until(|| get(address, "/readyz").status == 200));
+    let mut subscriber = Subscriber::group(address, "watchers", 100).await;
+    redis.kill();
+    // The first packet after the opening had it, and was refused; so was the second.
+    assert!(
+        wait_until(|| refused_by_breaker(address) >= 2),
+        "{}",
+        get(address, "/metrics").text()
+    );
+    redis.restart();
+    let mut told = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let delivery = subscriber.next().await;
+        subscriber.ack(vec![delivery.id]).await;
+        let packet = TelemetryPacket::decode(&*delivery.payload).unwrap();
+        told.extend(packet.events.into_iter().map(|event| event.description));
+        let opening = "the publish breaker is open (failures), it was closed";
+        if told.iter().any(|event| event == opening) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{told:#?}");
+    }
 }
 
 /// The check of `/readyz` with this name.
