@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,10 +16,13 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use oona::proto::PublishRequest;
 use oona::proto::bus_client::BusClient;
+use oona_core::leyline::TelemetryPacket;
 use oona_tests::binary::{Host, PATIENCE, command, wait_until};
 use oona_tests::grpc::{Subscriber, connect};
 use oona_tests::http::get;
 use oona_tests::redis_server::RedisServer;
+use oona_tests::{policies, stand};
+use prost::Message as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -65,8 +70,32 @@ fn alert(address: SocketAddr, name: &str, subject: &str) -> Option<Value> {
 }
 
 fn is(address: SocketAddr, state: &str) -> bool {
-    let alert = alert(address, "queue_depth", "oona.telemetry");
-    alert.is_some_and(|alert| alert["state"] == state)
+    alert_is(address, "queue_depth", "oona.telemetry", state)
+}
+
+fn alert_is(address: SocketAddr, name: &str, subject: &str, state: &str) -> bool {
+    alert(address, name, subject).is_some_and(|alert| alert["state"] == state)
+}
+
+/// Waits until an alert is so; answers why.
+#[track_caller]
+fn wait_for_alert(address: SocketAddr, name: &str, subject: &str, state: &str) -> String {
+    assert!(
+        wait_until(|| alert_is(address, name, subject, state)),
+        "{name} of {subject} is not {state}: {}",
+        get(address, "/v1/alerts").text()
+    );
+    let alert = alert(address, name, subject).unwrap();
+    alert["reason"].as_str().unwrap().to_owned()
+}
+
+/// A host that looks often, with these arguments and settings.
+fn watchful(arguments: &[&str], settings: &[&str]) -> Host {
+    let looks = ["alerts.look_ms=10", "alerts.looks=2"];
+    let settings = looks.iter().chain(settings);
+    let settings = settings.flat_map(|setting| ["--set", setting]);
+    let arguments: Vec<_> = arguments.iter().copied().chain(settings).collect();
+    Host::start(&arguments)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,6 +228,114 @@ fn a_budget_that_is_nearly_spent_makes_the_bus_shed_load() {
         recovery["burn"][0]["rate"].as_f64() > Some(1.0),
         "{recovery}"
     );
+}
+
+#[test]
+fn a_breaker_that_somebody_opens_fires_until_it_is_released() {
+    let host = watchful(&["--dev"], &[]);
+    let address = host.address;
+    wait_for_alert(address, "breaker_open", "publish", "ok");
+    stand::ask(&host, &["breaker", "open", "publish"]);
+    let reason = wait_for_alert(address, "breaker_open", "publish", "firing");
+    assert_eq!(reason, "the publish breaker is open (forced)");
+    wait_for_alert(address, "breaker_open", "consume", "ok");
+    stand::ask(&host, &["breaker", "release", "publish"]);
+    let reason = wait_for_alert(address, "breaker_open", "publish", "ok");
+    assert!(
+        reason.starts_with("the publish breaker is closed"),
+        "{reason}"
+    );
+    let recent = get(address, "/v1/alerts").json()["recent"].clone();
+    let told = |index: usize| {
+        let happened = &recent[index];
+        ["name", "subject", "what"].map(|field| happened[field].as_str().unwrap().to_owned())
+    };
+    assert_eq!(told(0), ["breaker_open", "publish", "cleared"]);
+    assert_eq!(told(1), ["breaker_open", "publish", "fired"]);
+}
+
+#[test]
+fn a_policy_that_does_not_start_fires_until_another_is_chosen() {
+    let directory = TempDir::new().unwrap();
+    let broken = directory.path().join("broken.wasm");
+    fs::write(&broken, "no component").unwrap();
+    let file = format!("policies.routing.file={}", broken.display());
+    let host = watchful(&["--dev"], &[&file]);
+    let address = host.address;
+    let reason = wait_for_alert(address, "stale_policy", "routing", "firing");
+    assert!(
+        reason.starts_with("the routing policy did not start:") && reason.contains("broken.wasm"),
+        "{reason}"
+    );
+    wait_for_alert(address, "stale_policy", "freshness", "ok");
+    let working = policies::directory().join("routing.wasm");
+    stand::ask(&host, &["policy", "activate", working.to_str().unwrap()]);
+    wait_for_alert(address, "stale_policy", "routing", "ok");
+}
+
+#[test]
+fn a_registry_that_cannot_be_read_fires_until_it_can() {
+    let mut redis = RedisServer::start();
+    let url = redis.url();
+    let settings = [
+        "policies.allow_unsigned=true",
+        "registry.poll_ms=20",
+        "alerts.registry_behind_ms=2000",
+    ];
+    let host = watchful(&["--redis", &url], &settings);
+    let address = host.address;
+    wait_for_alert(address, "stale_policy", "registry", "ok");
+    redis.kill();
+    let reason = wait_for_alert(address, "stale_policy", "registry", "firing");
+    assert!(reason.contains("the registry of policies"), "{reason}");
+    redis.restart();
+    wait_for_alert(address, "stale_policy", "registry", "ok");
+}
+
+/// How often a host says that publishes were refused since its breaker is open.
+fn refused_by_breaker(address: SocketAddr) -> u64 {
+    let series = r#"oona_publish_total{stream="",outcome="rejected",reason="breaker-open"} "#;
+    let exposition = get(address, "/metrics");
+    let mut lines = exposition.text().lines();
+    let count = lines.find_map(|line| line.strip_prefix(series)?.parse().ok());
+    count.unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_while_the_store_is_away_is_told_once_it_is_back() {
+    let mut redis = RedisServer::start();
+    let url = redis.url();
+    let settings = [
+        "telemetry.interval_ms=20",
+        "breaker.failures=1",
+        "breaker.open_ms=2000",
+        "policies.allow_unsigned=true",
+    ];
+    let host = watchful(&["--redis", &url], &settings);
+    let address = host.address;
+    assert!(wait_until(|| get(address, "/readyz").status == 200));
+    let mut subscriber = Subscriber::group(address, "watchers", 100).await;
+    redis.kill();
+    // The first packet after the opening had it, and was refused; so was the second.
+    assert!(
+        wait_until(|| refused_by_breaker(address) >= 2),
+        "{}",
+        get(address, "/metrics").text()
+    );
+    redis.restart();
+    let mut told = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let delivery = subscriber.next().await;
+        subscriber.ack(vec![delivery.id]).await;
+        let packet = TelemetryPacket::decode(&*delivery.payload).unwrap();
+        told.extend(packet.events.into_iter().map(|event| event.description));
+        let opening = "the publish breaker is open (failures), it was closed";
+        if told.iter().any(|event| event == opening) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{told:#?}");
+    }
 }
 
 /// The check of `/readyz` with this name.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use oona_core::envelope::message_type;
-use oona_core::outcome::Outcome;
+use oona_core::outcome::{Outcome, RejectCause};
 use oona_core::rolling::Span;
 use oona_core::telemetry::{Audit, Event, Level, Snapshot, packet, stream_word};
 use prost::Message as _;
@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::bus::{Bus, Draft};
-use crate::events::Taken;
+use crate::events::{Events, Taken};
 use crate::latency::Stage;
 
 /// Publishes a packet every `period`, from one period after the start on, until `stop`. What the bus refuses is
-/// logged and not tried again: the next packet says the same anew.
+/// logged and not tried again: the next packet says the same anew, and has the events of those that were refused. Where
+/// it is unknown whether one was written, they may be told twice.
 pub async fn tell(bus: Bus, period: Duration, stop: CancellationToken) {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -27,29 +28,42 @@ pub async fn tell(bus: Bus, period: Duration, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let told = bus.publish(draft(&bus));
+        let taken = bus.metrics().events.take();
+        let told = bus.publish(draft(&bus, &taken));
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             outcome = told => {
-                if let Outcome::Rejected { reason, detail, .. } = outcome {
+                if let Outcome::Rejected { cause, reason, detail, .. } = outcome {
                     tracing::debug!(%reason, detail, "telemetry was not taken");
+                    keep(&bus.metrics().events, cause, taken);
                 }
             }
         }
     }
 }
 
-/// The packet of this moment, with what happened since the last.
-fn draft(bus: &Bus) -> Draft {
+/// Keeps the events of a packet that was refused for the next one, unless that would be refused for them again.
+fn keep(events: &Events, cause: RejectCause, taken: Taken) {
+    match cause {
+        RejectCause::TooLarge | RejectCause::Invalid => events.lose(&taken),
+        RejectCause::Policy
+        | RejectCause::Backpressure
+        | RejectCause::Unavailable
+        | RejectCause::ShuttingDown => events.put_back(taken),
+    }
+}
+
+/// The packet of this moment, with what was taken of the events.
+fn draft(bus: &Bus, taken: &Taken) -> Draft {
     let now = bus.now();
-    let Taken { mut events, lost } = bus.metrics().events.take();
+    let Taken { mut events, lost } = taken.clone();
     if lost > 0 {
         events.push(Event {
             at: now,
             level: Level::Warning,
             name: "events_lost",
-            description: format!("{lost} earlier events were not told: too many at once"),
+            description: format!("{lost} earlier events were not told: there were too many"),
         });
     }
     let id = Uuid::now_v7().to_string();

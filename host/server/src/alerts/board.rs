@@ -20,6 +20,9 @@ use crate::sync::lock;
 /// How many of the last changes are told.
 pub const RECENT_MAX: usize = 100;
 
+/// What may become of a notice to the webhook.
+const OUTCOMES: [&str; 3] = ["sent", "failed", "left_out"];
+
 /// How many names others may say something of.
 pub const SIGNALS_MAX: usize = 16;
 
@@ -213,7 +216,7 @@ impl Board {
         }
     }
 
-    /// Counts what became of a notice to the webhook.
+    /// Counts what became of a notice to the webhook: one of [`OUTCOMES`].
     pub(super) fn count_notice(&self, outcome: &'static str) {
         *lock(&self.0).webhook.entry(outcome).or_default() += 1;
     }
@@ -279,8 +282,10 @@ impl Shown {
             ("alert_fired", "How often an alert has fired"),
             fired,
         )?;
-        let notices = self.webhook.iter();
-        let notices = notices.map(|(outcome, count)| (vec![("outcome", *outcome)], *count));
+        let notices = OUTCOMES.into_iter().map(|outcome| {
+            let count = self.webhook.get(outcome).copied().unwrap_or(0);
+            (vec![("outcome", outcome)], count)
+        });
         let help = "Notices to the webhook, by what became of them";
         counters(encoder, ("alert_notices", help), notices)
     }

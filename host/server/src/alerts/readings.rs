@@ -278,3 +278,6 @@ fn signalled(config: &AlertsConfig, signals: &[(&'static str, Signal)]) -> Vec<R
     };
     SIGNALLED.iter().map(reading).collect()
 }
+
+#[cfg(test)]
+mod tests;

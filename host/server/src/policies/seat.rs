@@ -258,6 +258,8 @@ const FALLBACKS_MAX: usize = 64;
 
 /// Tells logs and counters what happens in a slot.
 fn events(metrics: Arc<Metrics>, fallbacks: Fallbacks, kind: Kind) -> EventSink {
+    // Shown from the start: a counter that begins at 1 has not risen.
+    let fell_back = metrics.policy_fallbacks(kind);
     Arc::new(move |event| match event {
         Event::Failed {
             version,
@@ -275,7 +277,7 @@ fn events(metrics: Arc<Metrics>, fallbacks: Fallbacks, kind: Kind) -> EventSink 
             fault,
             generation,
         } => {
-            metrics.policy_fallbacks(kind).inc();
+            fell_back.inc();
             let mut held = crate::sync::lock(&fallbacks);
             if held.len() < FALLBACKS_MAX {
                 held.push_back(FellBack {
