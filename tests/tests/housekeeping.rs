@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use oona::bus::{Draft, Overflow, StreamRemovals};
 use oona::store::{GroupStart, StreamName};
+use oona::telemetry;
 use oona_core::envelope::message_type::TELEMETRY;
 use oona_tests::binary::{Host, command, text};
 use oona_tests::bus::{Stand, TestBus, draft, eventually, take};
 use oona_tests::http::get;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 /// Each case, on both stores.
 macro_rules! cases {
@@ -287,4 +289,30 @@ fn an_operator_has_a_round_made_and_reads_the_account() {
     let status = get(host.address, "/v1/status").json();
     assert_eq!(rounds(&status["housekeeping"]), rounds(&after));
     host.wait_for_log("oona::audit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn telemetry_that_nobody_reads_does_not_pile_up() {
+    let stand = Stand::memory();
+    let bus = stand.bus(|_| {});
+    let (period, stop) = (Duration::from_millis(200), CancellationToken::new());
+    let telling = telemetry::tell(bus.bus.clone(), period, stop.clone());
+    let telling = tokio::spawn(telling);
+    // Time is paused, so this takes none.
+    tokio::time::sleep(1_000 * period).await;
+    let streams = bus.bus.status().streams.into_iter();
+    let deep: Vec<_> = streams.filter(|stream| stream.depth > 0).collect();
+    assert_eq!(deep.len(), 1, "{deep:?}");
+    assert_eq!(deep[0].depth, telemetry::UNREAD_MAX);
+    // It goes on as soon as somebody reads.
+    let mut watchers = bus.join("watchers");
+    take(
+        &mut watchers,
+        usize::try_from(telemetry::UNREAD_MAX).unwrap() + 3,
+    )
+    .await;
+    stop.cancel();
+    telling.await.unwrap();
+    watchers.close();
+    assert!(bus.shutdown().await);
 }

@@ -16,31 +16,54 @@ use crate::bus::{Bus, Draft};
 use crate::events::{Events, Taken};
 use crate::latency::Stage;
 
+/// With so many messages in the stream that packets go to, and no group that has read any of them, none is added: what
+/// nobody reads must not make the stream deep, which would put the bus into conservative mode. Less than any
+/// `conservative.low_water` that is usual.
+pub const UNREAD_MAX: u64 = 500;
+
 /// Publishes a packet every `period`, from one period after the start on, until `stop`. What the bus refuses is
 /// logged and not tried again: the next packet says the same anew, and has the events of those that were refused. Where
-/// it is unknown whether one was written, they may be told twice.
+/// it is unknown whether one was written, they may be told twice. Nothing is told where nobody reads: [`UNREAD_MAX`].
 pub async fn tell(bus: Bus, period: Duration, stop: CancellationToken) {
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stream = None;
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
+        if stream
+            .as_deref()
+            .is_some_and(|stream| unread(&bus, stream) >= UNREAD_MAX)
+        {
+            continue;
+        }
         let taken = bus.metrics().events.take();
         let told = bus.publish(draft(&bus, &taken));
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            outcome = told => {
-                if let Outcome::Rejected { cause, reason, detail, .. } = outcome {
+            outcome = told => match outcome {
+                Outcome::Accepted { stream: to, .. } => stream = Some(to),
+                Outcome::Rejected { cause, reason, detail, .. } => {
                     tracing::debug!(%reason, detail, "telemetry was not taken");
                     keep(&bus.metrics().events, cause, taken);
                 }
             }
         }
     }
+}
+
+/// How many messages of a stream no group has finished.
+fn unread(bus: &Bus, stream: &str) -> u64 {
+    let streams = bus.status().streams;
+    let found = streams.iter().find(|status| status.name == stream);
+    found.map_or(0, |status| {
+        let left = status.groups.iter().map(|group| group.lag + group.pending);
+        left.min().unwrap_or(status.depth)
+    })
 }
 
 /// Keeps the events of a packet that was refused for the next one, unless that would be refused for them again.
