@@ -119,6 +119,14 @@ fn a_page_of_another_site_neither_looks_nor_acts() {
     for (head, status) in table {
         assert_eq!(look(&head).status, status, "{head}");
     }
+    assert!(wait_until(|| get(address, "/readyz").status == 200));
+    // What programs ask for by whatever name the host has to them, pages do not.
+    for path in ["/v1/status", "/metrics", "/readyz"] {
+        for (page, status) in [("", 200), ("sec-fetch-site: same-origin\r\n", 403)] {
+            let head = format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\n{page}");
+            assert_eq!(send(address, &head, &[]).status, status, "{path} {page}");
+        }
+    }
     let refused = look("host: evil.example\r\n").json();
     let why = refused["error"].as_str().unwrap();
     assert!(why.contains("add the name to server.names"), "{why}");

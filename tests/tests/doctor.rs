@@ -174,7 +174,12 @@ fn a_port_that_is_taken_is_told_with_who_has_it() {
     assert_eq!(of_other.code, Some(1), "{:#}", of_other.report);
     of_other.expect("address", "error", "no host", "ss -ltnp");
 
-    let host = Host::start(&["--dev", "--policies", "."]);
+    let directory = TempDir::new().expect("a temporary directory");
+    let tokens = directory.path().join("tokens.toml");
+    fs::write(&tokens, "token = []").expect("a file");
+    // It does not tell everybody how it is.
+    let tokens = format!("access.tokens_file={}", tokens.display());
+    let host = Host::start(&["--dev", "--policies", ".", "--set", &tokens]);
     assert!(wait_until(|| get(host.address, "/readyz").status == 200));
     let served = host.address.to_string();
     let of_host = said(&["--dev", "--policies", ".", "--listen", &served]);

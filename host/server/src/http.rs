@@ -54,25 +54,27 @@ pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
             (access.clone(), Right::ReadDeadLetters),
             look::guard,
         ));
+    let sees_bus = from_fn_with_state((access, Right::ReadBus), look::guard);
     let guarded = Router::new()
-        .route("/v1/status", get(status))
         .route("/v1/latency", get(look::latency))
         .route("/v1/alerts", get(look::alerts))
         .route("/debug/queues", get(look::queues))
         .route("/debug/breakers", get(look::breakers))
         .route("/debug/memory", get(look::memory))
         .route("/debug/trace/{*event_id}", get(look::journey))
-        .layer(from_fn_with_state((access, Right::ReadBus), look::guard))
+        .layer(sees_bus.clone())
         .merge(letters)
         .merge(console::data(bus.clone(), admin))
         .layer(from_fn_with_state(site.clone(), console::guard));
     let unguarded = Router::new()
+        .route("/v1/status", get(status))
+        .layer(sees_bus)
         .route("/v1/publish", post(publish::publish))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(exposition))
         .layer(from_fn_with_state(site, console::keep_pages_out));
     Router::new()
         .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(exposition))
         .merge(console::page())
         .merge(guarded)
         .merge(unguarded)

@@ -17,9 +17,11 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 /// How much of an answer is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 65_536;
 
-/// What `/readyz` answers.
+/// What `/readyz` answers. A host with tokens says why only to those who show one.
 #[derive(Deserialize)]
 struct Readiness {
+    ready: bool,
+    #[serde(default)]
     reasons: Vec<String>,
 }
 
@@ -51,7 +53,12 @@ async fn owner(address: SocketAddr) -> AddressState {
     }
     let readiness = get(address, "/readyz").await;
     let readiness = readiness.and_then(|body| serde_json::from_str(&body).ok());
-    readiness.map_or(AddressState::Taken, |Readiness { reasons }| {
+    readiness.map_or(AddressState::Taken, |Readiness { ready, mut reasons }| {
+        if ready {
+            reasons.clear();
+        } else if reasons.is_empty() {
+            reasons.push("it says why only to those who show a token".to_owned());
+        }
         AddressState::Host { reasons }
     })
 }
