@@ -97,7 +97,7 @@ fn every_key_has_an_effect() {
 
 fn other_text(key: &str, text: &str) -> String {
     match key {
-        "server.listen" => "127.0.0.1:1".to_owned(),
+        "server.listen" | "server.health_listen" => "127.0.0.1:1".to_owned(),
         "streams.overflow" => "drop-oldest".to_owned(),
         "store.kind" => "memory".to_owned(),
         "log.format" => "json".to_owned(),

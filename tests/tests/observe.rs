@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 
 use oona::proto::PublishRequest;
 use oona::proto::bus_client::BusClient;
@@ -259,6 +260,45 @@ fn only_who_may_see_the_bus_sees_it() {
     assert!(wait_until(|| get_with(host.address, audit, "letters")
         .status
         == 200));
+}
+
+/// What a host says on its own port for probes.
+fn health_address(host: &Host) -> SocketAddr {
+    let begins = "  health    http://";
+    host.wait_for_log(begins);
+    let log = host.log();
+    let line = log.lines().find_map(|line| line.strip_prefix(begins));
+    let address = line.unwrap().strip_suffix("/healthz").unwrap();
+    address.parse().unwrap()
+}
+
+#[test]
+fn probes_have_a_port_that_connections_do_not_hold_up() {
+    let settings = [
+        "server.connections_max=1",
+        "server.health_listen=127.0.0.1:0",
+    ];
+    let settings = settings.iter().flat_map(|setting| ["--set", *setting]);
+    let arguments: Vec<_> = ["--dev"].into_iter().chain(settings).collect();
+    let host = Host::start(&arguments);
+    let health = health_address(&host);
+    // One takes the place, and says nothing.
+    let held = TcpStream::connect(host.address).unwrap();
+    let mut waiting = TcpStream::connect(host.address).unwrap();
+    let request = format!("GET /healthz HTTP/1.1\r\nhost: {}\r\n\r\n", host.address);
+    waiting.write_all(request.as_bytes()).unwrap();
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(get(health, path).status, 200, "{path}");
+    }
+    assert_eq!(get(health, "/v1/status").status, 404);
+    waiting.set_nonblocking(true).unwrap();
+    let unanswered = waiting.read(&mut [0]).unwrap_err();
+    assert_eq!(unanswered.kind(), ErrorKind::WouldBlock);
+    drop(held);
+    waiting.set_nonblocking(false).unwrap();
+    let mut answer = [0; 15];
+    waiting.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
 }
 
 /// A line of the tables of docs/metrics.md: what is to be found in the exposition.

@@ -119,6 +119,8 @@ pub struct AuditConfig {
 pub struct ServerConfig {
     /// Address to listen on. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Address on which health and metrics are served besides.
+    pub health_listen: Option<SocketAddr>,
     /// Names by which browsers may ask this host, beside its addresses.
     pub names: Vec<String>,
     /// File to write the chosen address to.
@@ -442,6 +444,11 @@ mod tests {
             (
                 "[server]\nlisten = '0.0.0.0:7470'",
                 "oona.toml:2: server.listen: 0.0.0.0:7470 can be reached from other machines and \
+                 there is no authentication; listen on 127.0.0.1, or set server.allow_remote = true",
+            ),
+            (
+                "[server]\nhealth_listen = '0.0.0.0:7471'",
+                "oona.toml:2: server.health_listen: 0.0.0.0:7471 can be reached from other machines and \
                  there is no authentication; listen on 127.0.0.1, or set server.allow_remote = true",
             ),
             (

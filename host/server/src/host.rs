@@ -42,6 +42,9 @@ use crate::watch::{self, WatchError};
 pub use policies::LoadedFrom;
 pub(crate) use policies::{component_file, directory as policy_directory};
 
+/// How many connections are served at once at `server.health_listen`.
+pub const PROBES_MAX: usize = 64;
+
 /// Why a host does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -93,6 +96,7 @@ pub struct Host {
     bus: Bus,
     tasks: BusTasks,
     address: std::net::SocketAddr,
+    health_address: Option<std::net::SocketAddr>,
     loaded: Vec<LoadedFrom>,
     signed: bool,
     stop: CancellationToken,
@@ -155,7 +159,7 @@ impl Host {
         };
         let (policies, loaded) = policies::load(&config, &base)?;
         let registry = registry::registry(&config, &store, &policies, &trust);
-        let port = open(&config).await?;
+        let (port, health) = open(&config).await?;
         let signed = keyring.is_some();
         let (tracer, sending) = tracing_of(&config, &metrics)?;
         let foundation = Foundation {
@@ -186,13 +190,15 @@ impl Host {
         let alerting = alerts::watch(bus.clone(), registry.clone(), promised, stop.clone());
         let alerting = tokio::spawn(alerting);
         let address = port.address();
+        let health_address = health.as_ref().map(Port::address);
         let admin = AdminOptions { registry, access };
-        let serving = tokio::spawn(serve(port, &bus, &config, admin, stop.clone()));
+        let serving = tokio::spawn(serve((port, health), &bus, &config, admin, stop.clone()));
         Ok(Self {
             config,
             bus,
             tasks,
             address,
+            health_address,
             loaded,
             signed,
             stop,
@@ -205,6 +211,12 @@ impl Host {
             recording,
             sending,
         })
+    }
+
+    /// The address at which health and metrics are served besides.
+    #[must_use]
+    pub fn health_address(&self) -> Option<std::net::SocketAddr> {
+        self.health_address
     }
 
     /// The address that is served.
@@ -367,13 +379,17 @@ fn store(config: &Config) -> Result<Arc<dyn Store>, ConfigError> {
     })
 }
 
-async fn open(config: &Config) -> Result<Port, HostError> {
+async fn open(config: &Config) -> Result<(Port, Option<Port>), HostError> {
     let server = &config.server;
-    let port = Port::open(server.listen, server.connections_max).await;
-    let port = port.map_err(|source| HostError::Listen {
-        address: server.listen,
-        source,
-    })?;
+    let listen = async |address, connections_max| {
+        let port = Port::open(address, connections_max).await;
+        port.map_err(|source| HostError::Listen { address, source })
+    };
+    let port = listen(server.listen, server.connections_max).await?;
+    let health = match server.health_listen {
+        Some(address) => Some(listen(address, PROBES_MAX).await?),
+        None => None,
+    };
     if let Some(path) = &server.port_file {
         let written = fs::write(path, format!("{}\n", port.address()));
         written.map_err(|source| HostError::PortFile {
@@ -381,11 +397,11 @@ async fn open(config: &Config) -> Result<Port, HostError> {
             source,
         })?;
     }
-    Ok(port)
+    Ok((port, health))
 }
 
 fn serve(
-    port: Port,
+    (port, health): (Port, Option<Port>),
     bus: &Bus,
     config: &Config,
     admin: AdminOptions,
@@ -395,7 +411,17 @@ fn serve(
         in_flight_max: config.server.in_flight_max,
         subscribers_max: config.server.subscribers_max,
     };
-    let http = http::router(bus.clone(), admin.clone(), &config.server.names);
-    let grpc = grpc::routes(bus, limits, admin);
-    async move { port.serve(http, grpc, stop.cancelled_owned()).await }
+    let names = &config.server.names;
+    let probed = http::health_router(bus.clone(), &admin.access, names);
+    let http = http::router(bus.clone(), admin.clone(), names);
+    let grpc = grpc::routes(bus, limits, admin).prepare();
+    let router = http.merge(grpc.into_axum_router());
+    async move {
+        let served = port.serve(router, stop.clone().cancelled_owned());
+        let Some(health) = health else {
+            return served.await;
+        };
+        let probed = health.serve(probed, stop.cancelled_owned());
+        tokio::try_join!(served, probed).map(drop)
+    }
 }

@@ -31,7 +31,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-use crate::access::Right;
+use crate::access::{Access, Right};
 use crate::bus::{Bus, BusStatus};
 use crate::grpc::AdminOptions;
 use crate::metrics;
@@ -42,12 +42,7 @@ const OPENMETRICS: &str = "application/openmetrics-text";
 /// What is served over HTTP. `names` are those of this host, beside its addresses.
 pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
     let access = admin.access.clone();
-    let sees = access.clone();
-    let readyz = move |bus, headers| ready::readyz(bus, sees, headers);
-    let site = console::Site {
-        access: access.clone(),
-        names: names.into(),
-    };
+    let site = site(&access, names);
     let letters = Router::new()
         .route("/v1/dead-letters/audit", get(look::audit))
         .layer(from_fn_with_state(
@@ -70,14 +65,34 @@ pub fn router(bus: Bus, admin: AdminOptions, names: &[String]) -> Router {
         .route("/v1/status", get(status))
         .layer(sees_bus)
         .route("/v1/publish", post(publish::publish))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(exposition))
-        .layer(from_fn_with_state(site, console::keep_pages_out));
-    Router::new()
-        .route("/healthz", get(healthz))
-        .merge(console::page())
+        .layer(from_fn_with_state(site.clone(), console::keep_pages_out));
+    console::page()
         .merge(guarded)
         .merge(unguarded)
+        .with_state(bus.clone())
+        .merge(health(bus, site))
+}
+
+/// What probes and scrapers ask for, without the rest.
+pub fn health_router(bus: Bus, access: &Access, names: &[String]) -> Router {
+    health(bus, site(access, names))
+}
+
+fn site(access: &Access, names: &[String]) -> console::Site {
+    console::Site {
+        access: access.clone(),
+        names: names.into(),
+    }
+}
+
+fn health(bus: Bus, site: console::Site) -> Router {
+    let access = site.access.clone();
+    let readyz = move |bus, headers| ready::readyz(bus, access, headers);
+    Router::new()
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(exposition))
+        .layer(from_fn_with_state(site, console::keep_pages_out))
+        .route("/healthz", get(healthz))
         .with_state(bus)
 }
 

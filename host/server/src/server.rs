@@ -1,4 +1,4 @@
-//! The one port: HTTP/1, HTTP/2 and gRPC on it, told apart by what each connection says first.
+//! A port: HTTP/1, HTTP/2 and gRPC on it, told apart by what each connection says first.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
-use tonic::service::Routes;
 
 /// A port that is open and not served yet.
 #[derive(Debug)]
@@ -54,14 +53,10 @@ impl Port {
     /// If the port fails as a whole. A connection that fails ends alone.
     pub async fn serve(
         self,
-        http: Router,
-        grpc: Routes,
+        router: Router,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let router = http
-            .merge(grpc.prepare().into_axum_router())
-            .fallback(nowhere);
-        axum::serve(self, router)
+        axum::serve(self, router.fallback(nowhere))
             .with_graceful_shutdown(shutdown)
             .await
     }

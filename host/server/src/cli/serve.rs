@@ -147,6 +147,8 @@ fn unfinished() -> u8 {
 #[derive(Debug, Serialize)]
 struct Serving<'a> {
     address: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health_address: Option<SocketAddr>,
     version: &'a str,
     store: &'a str,
     durable: bool,
@@ -158,6 +160,7 @@ fn announce(args: &Serve, host: &Host) -> Result<(), Failure> {
     let store = host.bus().status().store;
     let serving = Serving {
         address: host.address(),
+        health_address: host.health_address(),
         version: env!("CARGO_PKG_VERSION"),
         store: store.name,
         durable: store.durable,
@@ -182,6 +185,9 @@ fn banner(args: &Serve, host: &Host) -> String {
         let _ = writeln!(lines, "  {name:<9} {text}");
     };
     line("console", &format!("http://{}/", host.address()));
+    if let Some(address) = host.health_address() {
+        line("health", &format!("http://{address}/healthz"));
+    }
     match config.store.kind {
         StoreKind::Memory => line("store", "memory: not durable, it ends with this process"),
         StoreKind::Redis => line("store", &config.store.url.to_string()),

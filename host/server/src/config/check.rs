@@ -53,10 +53,18 @@ struct Look<'a>(&'a Layers);
 
 impl Look<'_> {
     fn remote(&self) -> Result<(), ConfigError> {
-        let listen = self.0.text("server.listen");
+        self.is_near("server.listen")?;
+        if self.0.text("server.health_listen").is_empty() {
+            return Ok(());
+        }
+        self.is_near("server.health_listen")
+    }
+
+    fn is_near(&self, key: &str) -> Result<(), ConfigError> {
+        let listen = self.0.text(key);
         let Ok(address) = listen.parse::<SocketAddr>() else {
             return Err(self.invalid(
-                "server.listen",
+                key,
                 format!("`{listen}` is no address; use for instance 127.0.0.1:7470"),
             ));
         };
@@ -64,7 +72,7 @@ impl Look<'_> {
             return Ok(());
         }
         Err(self.invalid(
-            "server.listen",
+            key,
             format!(
                 "{address} can be reached from other machines and there is no authentication; \
                  listen on 127.0.0.1, or set server.allow_remote = true"

@@ -59,10 +59,16 @@ pub(super) fn config(layers: Layers) -> Result<Config, ConfigError> {
 }
 
 fn server(read: &Read<'_>) -> Result<ServerConfig, ConfigError> {
-    let listen = read.0.text("server.listen");
-    let unreadable = |_| read.invalid("server.listen", format!("`{listen}` is no address"));
+    let address = |key| {
+        let text = read.0.text(key);
+        let parsed = text.parse();
+        parsed.map_err(|_| read.invalid(key, format!("`{text}` is no address")))
+    };
+    let health = "server.health_listen";
+    let health = Some(health).filter(|key| !read.0.text(key).is_empty());
     Ok(ServerConfig {
-        listen: listen.parse().map_err(unreadable)?,
+        listen: address("server.listen")?,
+        health_listen: health.map(address).transpose()?,
         names: read.texts("server.names"),
         port_file: read.path("server.port_file"),
         drain: read.millis("server.drain_ms"),

@@ -77,8 +77,9 @@ impl Served {
             subscribers_max: PLACES,
         };
         let http = http::router(bus.clone(), admin.clone(), &[]);
-        let grpc = grpc::routes(bus, limits, admin);
-        let serving = tokio::spawn(port.serve(http, grpc, stop.clone().cancelled_owned()));
+        let grpc = grpc::routes(bus, limits, admin).prepare();
+        let router = http.merge(grpc.into_axum_router());
+        let serving = tokio::spawn(port.serve(router, stop.clone().cancelled_owned()));
         Ok(Self {
             address,
             registry,
