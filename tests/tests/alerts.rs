@@ -255,6 +255,18 @@ fn a_breaker_that_somebody_opens_fires_until_it_is_released() {
 }
 
 #[test]
+fn a_host_says_at_its_start_which_alerts_can_never_fire() {
+    let host = watchful(&["--dev"], &["objectives.publish_percent=90"]);
+    host.wait_for_log("budget_burn_fast of publish_latency over 1h and 5m can never fire");
+    host.wait_for_log("see objectives.publish_percent and objectives.period_ms");
+    assert!(
+        !host.log().contains("of delivery_latency over"),
+        "{}",
+        host.log()
+    );
+}
+
+#[test]
 fn a_policy_that_does_not_start_fires_until_another_is_chosen() {
     let directory = TempDir::new().unwrap();
     let broken = directory.path().join("broken.wasm");

@@ -6,6 +6,7 @@
 
 mod board;
 mod config;
+mod idle;
 mod levels;
 mod readings;
 mod webhook;
@@ -26,6 +27,7 @@ pub use board::{
     SIGNALS_MAX, Severity,
 };
 pub use config::{AlertsConfig, ObjectiveName, ObjectivesConfig, WebhookUrl};
+pub use idle::{IdleRule, idle_rules};
 pub(crate) use webhook::client as http_client;
 pub use webhook::{ATTEMPTS_MAX, WAITING_MAX};
 
@@ -35,13 +37,19 @@ use self::webhook::{Notice, Webhook};
 use crate::bus::{Bus, Fates};
 use crate::registry::Registry;
 
-/// Looks until `stop`, every `alerts.look_ms`.
+/// Looks until `stop`, every `alerts.look_ms`. What can never fire is logged first.
 pub async fn watch(
     bus: Bus,
     registry: Registry,
     (objectives, config): (ObjectivesConfig, AlertsConfig),
     stop: CancellationToken,
 ) {
+    for idle in idle_rules(&objectives) {
+        tracing::warn!(
+            "{idle}; see {} and objectives.period_ms",
+            idle.objective.key()
+        );
+    }
     let mut ticks = interval(config.look);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let board = Arc::clone(&bus.metrics().alerts);

@@ -40,6 +40,18 @@ impl ObjectiveName {
         }
     }
 
+    /// The setting that says how many events must be good.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::PublishLatency => "objectives.publish_percent",
+            Self::DeliveryLatency => "objectives.delivery_percent",
+            Self::Reliability => "objectives.reliability_per_mille",
+            Self::DropRate => "objectives.drops_percent",
+            Self::Recovery => "objectives.recovery_per_mille",
+        }
+    }
+
     /// The objective with this name, if a budget of it that is nearly spent may make the bus shed load. Where shedding
     /// is what spends the budget it may not: the mode would never end.
     #[must_use]

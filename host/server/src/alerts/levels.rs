@@ -25,11 +25,23 @@ struct Level {
     counted: Tally,
 }
 
+/// What is promised, before anything was counted.
+pub(super) fn objectives(
+    config: &ObjectivesConfig,
+) -> impl Iterator<Item = (ObjectiveName, Objective)> {
+    let all = ObjectiveName::ALL.into_iter();
+    all.map(|name| (name, objective(config, name)))
+}
+
+fn objective(config: &ObjectivesConfig, name: ObjectiveName) -> Objective {
+    Objective::new(target(config, name), config.period, config.events_min)
+}
+
 impl Levels {
     pub(super) fn new(config: &ObjectivesConfig) -> Self {
         let level = |name| Level {
             says: says(config, name),
-            objective: Objective::new(target(config, name), config.period, config.events_min),
+            objective: objective(config, name),
             counted: Tally::default(),
             name,
         };
