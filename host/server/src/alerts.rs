@@ -18,6 +18,7 @@ use std::time::Duration;
 use oona_core::Timestamp;
 use oona_core::alert::{Alert, Change, State};
 use oona_core::minute::LastMinute;
+use oona_core::outage::Outages;
 use oona_core::telemetry::{Event, Level};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,7 @@ pub async fn watch(
         .and_then(|url| Webhook::start(url, config.webhook_timeout, &board, stop.clone()));
     let mut watch = Watch {
         levels: Levels::new(&objectives),
+        outages: Outages::new(&bus.config().conservative),
         alerts: BTreeMap::new(),
         minute: LastMinute::default(),
         caught_up: bus.now(),
@@ -89,6 +91,7 @@ struct Watch {
     registry: Registry,
     config: AlertsConfig,
     levels: Levels,
+    outages: Outages,
     alerts: BTreeMap<Key, Alert>,
     minute: LastMinute<Fates>,
     /// When this host had last done all that the registry says.
@@ -102,8 +105,11 @@ impl Watch {
         let now = self.bus.now();
         let status = self.bus.status();
         let fates = self.bus.fates();
+        let streams = status.streams.iter();
+        let depths = streams.map(|stream| (stream.name.as_str(), stream.depth));
+        let outage = self.outages.look(now, status.ready, depths);
         self.levels
-            .take_in(now, &self.bus.metrics().latencies, fates, status.ready);
+            .take_in(now, &self.bus.metrics().latencies, fates, outage);
         self.bus.note_budget_low(self.levels.is_budget_low(now));
         let registry_behind = self.registry_behind(now);
         let seen = Seen {

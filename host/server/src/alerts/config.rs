@@ -14,7 +14,7 @@ pub enum ObjectiveName {
     Reliability,
     /// Publishes are not refused.
     DropRate,
-    /// Outages are short.
+    /// Outages are short, and bursts are soon worked off.
     Recovery,
 }
 

@@ -411,7 +411,7 @@ fn burning(quiet: u64, lost: u64) -> (Levels, Timestamp) {
         let lost = if minute < quiet { 0 } else { lost };
         fates.dead_lettered += lost;
         fates.acknowledged += 1_000 - lost;
-        levels.take_in(at(minute * 60), &Latencies::default(), fates, true);
+        levels.take_in(at(minute * 60), &Latencies::default(), fates, None);
     }
     (levels, at((quiet + 59) * 60))
 }
@@ -483,7 +483,7 @@ fn what_burned_before_calls_nobody_and_is_still_looked_at() {
     };
     for minute in 60..100 {
         fates.acknowledged += 1_000;
-        levels.take_in(at(minute * 60), &Latencies::default(), fates, true);
+        levels.take_in(at(minute * 60), &Latencies::default(), fates, None);
     }
     let readings = Look::default().readings_with(at(99 * 60), &levels);
     let value = |name| of(&readings, name, Some("reliability")).value;
