@@ -255,6 +255,18 @@ fn a_breaker_that_somebody_opens_fires_until_it_is_released() {
 }
 
 #[test]
+fn a_host_says_at_its_start_which_alerts_can_never_fire() {
+    let host = watchful(&["--dev"], &["objectives.publish_percent=90"]);
+    host.wait_for_log("budget_burn_fast of publish_latency over 1h and 5m can never fire");
+    host.wait_for_log("see objectives.publish_percent and objectives.period_ms");
+    assert!(
+        !host.log().contains("of delivery_latency over"),
+        "{}",
+        host.log()
+    );
+}
+
+#[test]
 fn a_policy_that_does_not_start_fires_until_another_is_chosen() {
     let directory = TempDir::new().unwrap();
     let broken = directory.path().join("broken.wasm");
@@ -336,6 +348,55 @@ async fn what_happens_while_the_store_is_away_is_told_once_it_is_back() {
         }
         assert!(Instant::now() < deadline, "{told:#?}");
     }
+}
+
+/// Good looks of the objective `recovery`, and bad ones.
+fn recovery(address: SocketAddr) -> (u64, u64) {
+    let answer = get(address, "/v1/alerts").json();
+    let mut objectives = answer["objectives"].as_array().unwrap().iter();
+    let recovery = objectives.find(|it| it["name"] == "recovery");
+    let count = |name| recovery.and_then(|it| it[name].as_u64()).unwrap_or(0);
+    (count("good"), count("total") - count("good"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_that_is_not_worked_off_in_time_is_an_outage() {
+    let settings = [
+        "conservative.high_water=4",
+        "conservative.low_water=2",
+        "objectives.recovery_ms=0",
+    ];
+    let host = watchful(&["--dev"], &settings);
+    let address = host.address;
+    assert!(wait_until(|| get(address, "/readyz").status == 200));
+    let (good, _) = recovery(address);
+    assert!(wait_until(|| recovery(address).0 > good));
+    let bad = || recovery(address).1;
+    let before = bad();
+    publish(&host, 4).await;
+    assert!(
+        wait_until(|| bad() > before),
+        "{}",
+        get(address, "/v1/alerts").text()
+    );
+    // Between the waters it goes on.
+    let mut subscriber = Subscriber::group(address, "workers", 100).await;
+    for _ in 0..2 {
+        let delivery = subscriber.next().await;
+        subscriber.ack(vec![delivery.id]).await;
+    }
+    let depth = || {
+        let alert = alert(address, "queue_depth", "oona.telemetry");
+        alert.and_then(|it| it["value"].as_f64())
+    };
+    assert!(wait_until(|| depth() == Some(2.0)));
+    let before = bad();
+    assert!(wait_until(|| bad() > before));
+    let delivery = subscriber.next().await;
+    subscriber.ack(vec![delivery.id]).await;
+    assert!(wait_until(|| depth() == Some(1.0)));
+    let (good, _) = recovery(address);
+    assert!(wait_until(|| recovery(address).0 > good));
 }
 
 /// The check of `/readyz` with this name.

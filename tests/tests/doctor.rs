@@ -98,6 +98,7 @@ fn a_healthy_host_is_told_so_and_nothing_is_written() {
         ("routing policy", "routing.wasm"),
         ("dead-letter policy", "dead-letter.wasm"),
         ("address", "a free port"),
+        ("objectives", "every alert on a budget can fire"),
     ] {
         said.expect(check, "ok", found, "");
     }
@@ -186,6 +187,19 @@ fn a_port_that_is_taken_is_told_with_who_has_it() {
     assert_eq!(of_host.code, Some(0), "{:#}", of_host.report);
     of_host.expect("address", "note", "a host that is ready", "--listen");
     of_host.expect("store", "warning", "not durable", "store.kind");
+}
+
+#[test]
+fn an_alert_that_can_never_fire_is_warned_of() {
+    let lax = ["--dev", "--set", "objectives.drops_percent=7"];
+    let said = said(&[&lax, &PLAIN[..]].concat());
+    assert_eq!(said.code, Some(0), "{:#}", said.report);
+    said.expect(
+        "objectives",
+        "warning",
+        "budget_burn_fast of drop_rate over 1h and 5m can never fire",
+        "`objectives.drops_percent`",
+    );
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod minute;
 pub mod nonces;
 pub mod objective;
+pub mod outage;
 pub mod outcome;
 pub mod policy;
 pub mod registry;

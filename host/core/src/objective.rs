@@ -7,8 +7,11 @@
 //! Alerts follow "Multiwindow, Multi-Burn-Rate Alerts" of the Site Reliability Workbook (Beyer et al., O'Reilly
 //! 2018, chapter 5, "Alerting on SLOs", <https://sre.google/workbook/alerting-on-slos/>): a long window says that
 //! enough has been lost to matter, a short one of a twelfth that it is still being lost, so that the alert is over
-//! soon after its cause. Windows and factors are those of its table 5-8. The factors are of a period of 30
-//! days: there, 14.4 for an hour is 2 % of the budget, 6 for six hours 5 %, and 1 for three days 10 %.
+//! soon after its cause. Windows and shares of the budget are those of its table 5-8: 2 % within an hour, 5 % within six,
+//! 10 % within three days. What that is as a burn rate depends on the period: of 30 days it is 14.4, 6 and 1.
+//!
+//! No budget burns faster than if every event is bad, which is `1 / (1 - target)`: 20 where 95 % must be good. A rule
+//! that asks for more can never fire: even a window in which nothing is good spends less than its share.
 //!
 //! Counts are kept by slices of time, of a minute for the last six hours and of an hour for the period, so memory
 //! is bounded. A window is the slice that is under way and those before it.
@@ -78,15 +81,25 @@ impl Window {
     }
 }
 
-/// A pair of windows over both of which a budget must burn this fast.
+/// A pair of windows over both of which a budget must burn too fast.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BurnRule {
     /// Says that enough was lost.
     pub long: Window,
     /// Says that it still is.
     pub short: Window,
-    /// How fast.
-    pub factor: f64,
+    /// The share of the period's budget that is too much to lose within the long window.
+    pub share: f64,
+}
+
+impl BurnRule {
+    /// The burn rate that spends this share within the long window, if the budget is for `period`. Never less than 1,
+    /// at which a budget lasts for its period.
+    #[must_use]
+    pub fn factor(&self, period: Duration) -> f64 {
+        let windows = period.as_secs_f64() / (self.long.minutes() * 60) as f64;
+        (self.share * windows).max(1.0)
+    }
 }
 
 /// What somebody is woken for.
@@ -94,12 +107,12 @@ pub const PAGE: [BurnRule; 2] = [
     BurnRule {
         long: Window::Hour,
         short: Window::FiveMinutes,
-        factor: 14.4,
+        share: 0.02,
     },
     BurnRule {
         long: Window::SixHours,
         short: Window::HalfHour,
-        factor: 6.0,
+        share: 0.05,
     },
 ];
 
@@ -107,7 +120,7 @@ pub const PAGE: [BurnRule; 2] = [
 pub const TICKET: [BurnRule; 1] = [BurnRule {
     long: Window::ThreeDays,
     short: Window::SixHours,
-    factor: 1.0,
+    share: 0.1,
 }];
 
 /// Events.
@@ -145,6 +158,8 @@ impl Tally {
 pub struct Burn {
     /// Which pair.
     pub rule: BurnRule,
+    /// How fast it may burn: [`BurnRule::factor`].
+    pub factor: f64,
     /// The lower one of its two burn rates.
     pub rate: f64,
 }
@@ -153,7 +168,7 @@ impl Burn {
     /// The rate, as a multiple of what the rule allows.
     #[must_use]
     pub fn excess(&self) -> f64 {
-        self.rate / self.rule.factor
+        self.rate / self.factor
     }
 }
 
@@ -230,10 +245,26 @@ impl Objective {
             let rate = self
                 .judged(now, rule.long)
                 .min(self.judged(now, rule.short));
-            Burn { rule: *rule, rate }
+            Burn {
+                rule: *rule,
+                factor: rule.factor(self.period),
+                rate,
+            }
         };
         let by_excess = |one: &Burn, other: &Burn| one.excess().total_cmp(&other.excess());
         rules.iter().map(burn).max_by(by_excess)
+    }
+
+    /// How fast the budget burns if every event is bad.
+    #[must_use]
+    pub fn rate_max(&self) -> f64 {
+        1.0 / self.allowed
+    }
+
+    /// Whether a rule can fire at all.
+    #[must_use]
+    pub fn can_fire(&self, rule: &BurnRule) -> bool {
+        rule.factor(self.period) < self.rate_max()
     }
 
     /// Whether no more than `reserve` of the budget is left, and it is still being spent: over the last five minutes

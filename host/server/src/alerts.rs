@@ -6,6 +6,7 @@
 
 mod board;
 mod config;
+mod idle;
 mod levels;
 mod readings;
 mod webhook;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use oona_core::Timestamp;
 use oona_core::alert::{Alert, Change, State};
 use oona_core::minute::LastMinute;
+use oona_core::outage::Outages;
 use oona_core::telemetry::{Event, Level};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,7 @@ pub use board::{
     SIGNALS_MAX, Severity,
 };
 pub use config::{AlertsConfig, ObjectiveName, ObjectivesConfig, WebhookUrl};
+pub use idle::{IdleRule, idle_rules};
 pub(crate) use webhook::client as http_client;
 pub use webhook::{ATTEMPTS_MAX, WAITING_MAX};
 
@@ -35,13 +38,19 @@ use self::webhook::{Notice, Webhook};
 use crate::bus::{Bus, Fates};
 use crate::registry::Registry;
 
-/// Looks until `stop`, every `alerts.look_ms`.
+/// Looks until `stop`, every `alerts.look_ms`. What can never fire is logged first.
 pub async fn watch(
     bus: Bus,
     registry: Registry,
     (objectives, config): (ObjectivesConfig, AlertsConfig),
     stop: CancellationToken,
 ) {
+    for idle in idle_rules(&objectives) {
+        tracing::warn!(
+            "{idle}; see {} and objectives.period_ms",
+            idle.objective.key()
+        );
+    }
     let mut ticks = interval(config.look);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let board = Arc::clone(&bus.metrics().alerts);
@@ -51,6 +60,7 @@ pub async fn watch(
         .and_then(|url| Webhook::start(url, config.webhook_timeout, &board, stop.clone()));
     let mut watch = Watch {
         levels: Levels::new(&objectives),
+        outages: Outages::new(&bus.config().conservative),
         alerts: BTreeMap::new(),
         minute: LastMinute::default(),
         caught_up: bus.now(),
@@ -81,6 +91,7 @@ struct Watch {
     registry: Registry,
     config: AlertsConfig,
     levels: Levels,
+    outages: Outages,
     alerts: BTreeMap<Key, Alert>,
     minute: LastMinute<Fates>,
     /// When this host had last done all that the registry says.
@@ -94,8 +105,11 @@ impl Watch {
         let now = self.bus.now();
         let status = self.bus.status();
         let fates = self.bus.fates();
+        let streams = status.streams.iter();
+        let depths = streams.map(|stream| (stream.name.as_str(), stream.depth));
+        let outage = self.outages.look(now, status.ready, depths);
         self.levels
-            .take_in(now, &self.bus.metrics().latencies, fates, status.ready);
+            .take_in(now, &self.bus.metrics().latencies, fates, outage);
         self.bus.note_budget_low(self.levels.is_budget_low(now));
         let registry_behind = self.registry_behind(now);
         let seen = Seen {

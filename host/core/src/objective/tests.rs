@@ -61,6 +61,63 @@ fn burn_rates_are_those_of_the_workbook() {
 }
 
 #[test]
+fn limits_are_shares_of_the_budget_of_a_period() {
+    // Days of the period; the limits over one hour, six hours, three days.
+    let table = [
+        (30.0, [14.4, 6.0, 1.0]),
+        (90.0, [43.2, 18.0, 3.0]),
+        (15.0, [7.2, 3.0, 1.0]),
+        (7.0, [3.36, 1.4, 1.0]),
+        // A budget that lasts for its period calls nobody.
+        (1.0, [1.0, 1.0, 1.0]),
+    ];
+    for (days, expected) in table {
+        let period = Duration::from_secs_f64(days * 24.0 * 3_600.0);
+        let rules = PAGE.iter().chain(&TICKET);
+        for (rule, expected) in rules.zip(expected) {
+            let found = rule.factor(period);
+            assert!((found - expected).abs() < 1e-9, "{days} days: {found}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_fires_if_nothing_is_good_unless_it_never_can() {
+    let days = |days: u64| Duration::from_secs(days * 24 * 3_600);
+    // How many of a hundred events may be bad; of which period; which rules can fire, over 1 h, 6 h and 3 days.
+    let table = [
+        (1, days(30), [true, true, true]),
+        (5, days(30), [true, true, true]),
+        (6, days(30), [true, true, true]),
+        (7, days(30), [false, true, true]),
+        (16, days(30), [false, true, true]),
+        (17, days(30), [false, false, true]),
+        (99, days(30), [false, false, true]),
+        (2, days(90), [true, true, true]),
+        (3, days(90), [false, true, true]),
+        (5, days(90), [false, true, true]),
+        (6, days(90), [false, false, true]),
+        (34, days(90), [false, false, false]),
+        (29, days(7), [true, true, true]),
+        (30, days(7), [false, true, true]),
+        (99, days(1), [true, true, true]),
+    ];
+    for (bad, period, expected) in table {
+        let mut objective = Objective::new(1.0 - f64::from(bad) / 100.0, period, 1);
+        for minute in 0..3 * 24 * 60 {
+            objective.record(at(minute), tally(0, 1));
+        }
+        let now = at(3 * 24 * 60 - 1);
+        let rules = PAGE.iter().chain(&TICKET);
+        for (rule, expected) in rules.zip(expected) {
+            assert_eq!(objective.can_fire(rule), expected, "{bad} %, {rule:?}");
+            let burn = objective.worst(now, &[*rule]).expect("there is a rule");
+            assert_eq!(burn.excess() > 1.0, expected, "{bad} %, {burn:?}");
+        }
+    }
+}
+
+#[test]
 fn a_budget_is_what_may_be_bad_within_its_period() {
     let table: [(f64, &[Stretch], f64); 6] = [
         (0.95, &[], 1.0),

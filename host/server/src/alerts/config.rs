@@ -14,7 +14,7 @@ pub enum ObjectiveName {
     Reliability,
     /// Publishes are not refused.
     DropRate,
-    /// Outages are short.
+    /// Outages are short, and bursts are soon worked off.
     Recovery,
 }
 
@@ -37,6 +37,18 @@ impl ObjectiveName {
             Self::Reliability => "reliability",
             Self::DropRate => "drop_rate",
             Self::Recovery => "recovery",
+        }
+    }
+
+    /// The setting that says how many events must be good.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::PublishLatency => "objectives.publish_percent",
+            Self::DeliveryLatency => "objectives.delivery_percent",
+            Self::Reliability => "objectives.reliability_per_mille",
+            Self::DropRate => "objectives.drops_percent",
+            Self::Recovery => "objectives.recovery_per_mille",
         }
     }
 

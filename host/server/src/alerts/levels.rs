@@ -1,5 +1,7 @@
 //! The objectives of a host, fed from what is counted anyhow.
 
+use std::time::Duration;
+
 use oona_core::Timestamp;
 use oona_core::objective::{Burn, BurnRule, Objective, Tally, Window};
 
@@ -12,8 +14,6 @@ use crate::latency::{Latencies, Stage};
 pub(super) struct Levels {
     config: ObjectivesConfig,
     levels: [Level; 5],
-    /// Since when the bus does not do its work.
-    out_since: Option<Timestamp>,
 }
 
 /// One of them.
@@ -25,30 +25,41 @@ struct Level {
     counted: Tally,
 }
 
+/// What is promised, before anything was counted.
+pub(super) fn objectives(
+    config: &ObjectivesConfig,
+) -> impl Iterator<Item = (ObjectiveName, Objective)> {
+    let all = ObjectiveName::ALL.into_iter();
+    all.map(|name| (name, objective(config, name)))
+}
+
+fn objective(config: &ObjectivesConfig, name: ObjectiveName) -> Objective {
+    Objective::new(target(config, name), config.period, config.events_min)
+}
+
 impl Levels {
     pub(super) fn new(config: &ObjectivesConfig) -> Self {
         let level = |name| Level {
             says: says(config, name),
-            objective: Objective::new(target(config, name), config.period, config.events_min),
+            objective: objective(config, name),
             counted: Tally::default(),
             name,
         };
         Self {
             config: config.clone(),
             levels: ObjectiveName::ALL.map(level),
-            out_since: None,
         }
     }
 
-    /// Takes in what was counted since the last look.
+    /// Takes in what was counted since the last look, and for how long there is an outage.
     pub(super) fn take_in(
         &mut self,
         now: Timestamp,
         latencies: &Latencies,
         fates: Fates,
-        ready: bool,
+        outage: Option<Duration>,
     ) {
-        let recovery = self.recovery(now, ready);
+        let recovery = self.recovery(outage);
         let config = &self.config;
         for level in &mut self.levels {
             let counted = match level.name {
@@ -70,14 +81,8 @@ impl Levels {
     }
 
     /// Each look is an event; it is bad if an outage lasts for too long by then.
-    fn recovery(&mut self, now: Timestamp, ready: bool) -> Tally {
-        if ready {
-            self.out_since = None;
-        } else {
-            self.out_since.get_or_insert(now);
-        }
-        let lasts = self.out_since.map(|since| now.since(since));
-        let too_long = lasts.is_some_and(|lasts| lasts >= self.config.recovery);
+    fn recovery(&self, outage: Option<Duration>) -> Tally {
+        let too_long = outage.is_some_and(|lasts| lasts >= self.config.recovery);
         let recovery = self
             .levels
             .iter()

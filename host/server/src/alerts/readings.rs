@@ -49,12 +49,12 @@ const STALE_POLICY: Kind = Kind {
     severity: Severity::Ticket,
     advice: "see `oona policy list` for what is in use and why; activate a version that works, or roll back",
 };
-const BURN_FAST: Kind = Kind {
+pub(super) const BURN_FAST: Kind = Kind {
     name: "budget_burn_fast",
     severity: Severity::Page,
     advice: "something broke of late: see latencies and faults with `oona top`, and what was changed",
 };
-const BURN_SLOW: Kind = Kind {
+pub(super) const BURN_SLOW: Kind = Kind {
     name: "budget_burn_slow",
     severity: Severity::Ticket,
     advice: "the budget will not last for its period: find what costs it before it is spent",
@@ -249,12 +249,12 @@ fn burns(
         value: burn.excess(),
         unit: "times the limit",
         reason: format!(
-            "the error budget of {} burns {:.1} times as fast as it may, over {} and {}; the limit is {}",
+            "the error budget of {} burns {:.1} times as fast as it may, over {} and {}; the limit is {:.1}",
             name.name(),
             burn.rate,
             burn.rule.long.name(),
             burn.rule.short.name(),
-            burn.rule.factor,
+            burn.factor,
         ),
     })
 }

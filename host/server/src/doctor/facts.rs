@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use oona_core::policy::Kind;
 
+use crate::alerts::IdleRule;
 use crate::store::redis::Refusal;
 
 /// Something that could not be found out in time is `None`.
@@ -34,6 +35,8 @@ pub struct Facts {
     pub address: AddressFacts,
     /// How many files may be open.
     pub descriptors: DescriptorFacts,
+    /// Alerts on error budgets that can never fire.
+    pub idle_rules: Vec<IdleRule>,
     /// The file of decisions, if there is to be one.
     pub records: Gathered<Option<RecordFacts>>,
 }

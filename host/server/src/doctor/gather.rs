@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::facts::{Facts, Gathered, StoreFacts};
+use crate::alerts::idle_rules;
 use crate::config::{Config, ConfigError, StoreKind};
 use crate::store::redis::Probe;
 
@@ -45,6 +46,7 @@ pub async fn gather(config: &Config, file: Option<PathBuf>) -> Result<Facts, Con
         tokens: of_files(config, files::tokens).await,
         address: address::address(config.server.listen).await,
         descriptors: files::descriptors(config),
+        idle_rules: idle_rules(&config.objectives),
         records: of_files(config, files::records).await,
     })
 }

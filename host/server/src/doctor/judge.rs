@@ -13,6 +13,7 @@ mod tests;
 
 use super::facts::{Facts, StoreFacts, StoreTrouble};
 use super::{Finding, Report};
+use crate::alerts::IdleRule;
 
 /// What to do where something could not be found out in time.
 const AGAIN: &str =
@@ -36,6 +37,7 @@ pub fn judge(facts: &Facts) -> Report {
     findings.push(machine::address(&facts.address));
     findings.push(machine::descriptors(facts));
     findings.extend(machine::records(facts.records.as_ref()));
+    findings.extend(objectives(&facts.idle_rules));
     let silent = matches!(
         facts.store,
         StoreFacts::Trouble {
@@ -44,6 +46,20 @@ pub fn judge(facts: &Facts) -> Report {
         }
     );
     Report::new(findings, !silent)
+}
+
+/// Whether somebody is called before a budget is spent.
+fn objectives(idle: &[IdleRule]) -> Vec<Finding> {
+    const CHECK: &str = "objectives";
+    if idle.is_empty() {
+        return vec![Finding::ok(CHECK, "every alert on a budget can fire")];
+    }
+    let finding = |rule: &IdleRule| {
+        let key = rule.objective.key();
+        let advice = format!("promise more in `{key}`, or for less time in `objectives.period_ms`");
+        Finding::warning(CHECK, rule.to_string(), advice)
+    };
+    idle.iter().map(finding).collect()
 }
 
 fn memory() -> Finding {

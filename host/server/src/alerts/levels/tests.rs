@@ -48,7 +48,7 @@ fn latencies_count_for_whom_they_were_promised() {
     }
     // What was counted once is not counted again.
     for second in 0..3 {
-        levels.take_in(at(second), &latencies, Fates::default(), true);
+        levels.take_in(at(second), &latencies, Fates::default(), None);
     }
     assert_eq!(
         events(&levels, at(3), ObjectiveName::PublishLatency),
@@ -73,7 +73,7 @@ fn what_became_of_messages_counts() {
         discarded: 2,
         removed: 1,
     };
-    levels.take_in(at(0), &Latencies::default(), fates, true);
+    levels.take_in(at(0), &Latencies::default(), fates, None);
     assert_eq!(events(&levels, at(0), ObjectiveName::Reliability), (80, 90));
     assert_eq!(events(&levels, at(0), ObjectiveName::DropRate), (90, 100));
 }
@@ -81,13 +81,29 @@ fn what_became_of_messages_counts() {
 #[test]
 fn an_outage_counts_once_it_lasts_too_long() {
     let mut levels = levels(&["objectives.recovery_ms=3000"]);
-    let ready = [
-        true, false, false, true, false, false, false, false, false, true,
+    let outages = [
+        None,
+        Some(0),
+        Some(2_999),
+        None,
+        Some(3_000),
+        Some(9_000),
+        None,
     ];
-    for (second, ready) in (0..).zip(ready) {
-        levels.take_in(at(second), &Latencies::default(), Fates::default(), ready);
+    for (second, outage) in (0..).zip(outages) {
+        let outage = outage.map(Duration::from_millis);
+        levels.take_in(at(second), &Latencies::default(), Fates::default(), outage);
     }
-    assert_eq!(events(&levels, at(9), ObjectiveName::Recovery), (8, 10));
+    assert_eq!(events(&levels, at(6), ObjectiveName::Recovery), (5, 7));
+}
+
+#[test]
+fn an_outage_that_may_not_last_counts_at_once() {
+    let mut levels = levels(&["objectives.recovery_ms=0"]);
+    for (second, outage) in (0..).zip([None, Some(Duration::ZERO), None]) {
+        levels.take_in(at(second), &Latencies::default(), Fates::default(), outage);
+    }
+    assert_eq!(events(&levels, at(2), ObjectiveName::Recovery), (2, 3));
 }
 
 #[test]
@@ -128,8 +144,8 @@ fn load_is_shed_for_the_objectives_that_are_named() {
             acknowledged: 900,
             ..Fates::default()
         };
-        levels.take_in(at(0), &Latencies::default(), early, true);
-        levels.take_in(at(3_599), &Latencies::default(), fates, true);
+        levels.take_in(at(0), &Latencies::default(), early, None);
+        levels.take_in(at(3_599), &Latencies::default(), fates, None);
         assert!(!levels.is_budget_low(at(3_599)), "{assignments:?}");
         assert_eq!(levels.is_budget_low(at(3_600)), expected, "{assignments:?}");
     }

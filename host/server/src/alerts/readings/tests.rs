@@ -411,7 +411,7 @@ fn burning(quiet: u64, lost: u64) -> (Levels, Timestamp) {
         let lost = if minute < quiet { 0 } else { lost };
         fates.dead_lettered += lost;
         fates.acknowledged += 1_000 - lost;
-        levels.take_in(at(minute * 60), &Latencies::default(), fates, true);
+        levels.take_in(at(minute * 60), &Latencies::default(), fates, None);
     }
     (levels, at((quiet + 59) * 60))
 }
@@ -425,14 +425,14 @@ fn a_budget_burns_fast_or_slowly() {
             0,
             144,
             2.4,
-            "14.4 times as fast as it may, over 6h and 30m; the limit is 6",
+            "14.4 times as fast as it may, over 6h and 30m; the limit is 6.0",
             14.4,
         ),
         (
             0,
             15,
             0.25,
-            "1.5 times as fast as it may, over 6h and 30m; the limit is 6",
+            "1.5 times as fast as it may, over 6h and 30m; the limit is 6.0",
             1.5,
         ),
         (
@@ -465,7 +465,7 @@ fn a_budget_burns_fast_or_slowly() {
             format!("the error budget of reliability burns {why}")
         );
         let slow = read("budget_burn_slow", ticket);
-        assert!(slow.ends_with("over 3d and 6h; the limit is 1"), "{slow}");
+        assert!(slow.ends_with("over 3d and 6h; the limit is 1.0"), "{slow}");
         for other in ["publish_latency", "drop_rate", "recovery"] {
             let other = of(&readings, "budget_burn_fast", Some(other));
             assert_eq!(other.value, 0.0, "{lost}");
@@ -483,7 +483,7 @@ fn what_burned_before_calls_nobody_and_is_still_looked_at() {
     };
     for minute in 60..100 {
         fates.acknowledged += 1_000;
-        levels.take_in(at(minute * 60), &Latencies::default(), fates, true);
+        levels.take_in(at(minute * 60), &Latencies::default(), fates, None);
     }
     let readings = Look::default().readings_with(at(99 * 60), &levels);
     let value = |name| of(&readings, name, Some("reliability")).value;

@@ -57,6 +57,7 @@ fn good() -> Facts {
             connections_max: 1_024,
             subscribers_max: 1_024,
         },
+        idle_rules: Vec::new(),
         records: Some(None),
     }
 }

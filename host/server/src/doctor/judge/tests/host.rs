@@ -8,6 +8,8 @@ use super::super::super::facts::{
     PoliciesFacts, RecordFacts, SecretFacts, SigningFacts, StoreFacts, TokensFacts, TrustFacts,
 };
 use super::{Expected, SECRET, check, file, good, policy};
+use crate::alerts::idle_rules;
+use crate::config::{Config, Sources};
 
 #[test]
 fn memory_is_not_durable() {
@@ -320,4 +322,32 @@ fn room_for_decisions() {
         };
         check("decision log", &facts, expected);
     }
+}
+
+#[test]
+fn alerts_that_can_never_fire_are_warned_of() {
+    check(
+        "objectives",
+        &good(),
+        (Good, "every alert on a budget can fire", ""),
+    );
+    let sources = Sources {
+        assignments: vec!["objectives.drops_percent=7".to_owned()],
+        ..Sources::default()
+    };
+    let config = Config::assemble(None, &sources).expect("it is a good configuration");
+    let facts = Facts {
+        idle_rules: idle_rules(&config.objectives),
+        ..good()
+    };
+    check(
+        "objectives",
+        &facts,
+        (
+            Warning,
+            "budget_burn_fast of drop_rate over 1h and 5m can never fire: it does when the budget burns over 14.4 times \
+             as fast as it may, and if every event is bad that is 14.3",
+            "promise more in `objectives.drops_percent`",
+        ),
+    );
 }
