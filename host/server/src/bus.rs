@@ -24,6 +24,7 @@ mod letters;
 mod memory;
 mod reader;
 mod receipts;
+mod rejections;
 mod settler;
 mod shared;
 mod spans;
@@ -66,6 +67,7 @@ pub use self::letters::{
     DeadLetterView, Found, LetterError, LettersMeant, Original, Redriven, Stroll,
 };
 pub use self::memory::{Held, MemoryStatus};
+pub use self::rejections::{Decider, Rejection, Rejections};
 pub use self::shared::Fates;
 pub use self::status::{BusStatus, GroupStatus, PublishCount, StoreStatus, StreamStatus};
 pub use self::subscription::{
@@ -73,10 +75,11 @@ pub use self::subscription::{
     Subscription, SubscriptionHandle,
 };
 
+use self::rejections::Refusal;
 use self::shared::{Parts, Shared};
 use self::writer::{Asker, Pending, Writer};
 use crate::clock::Clock;
-use crate::metrics::{Metrics, PublishOutcome};
+use crate::metrics::Metrics;
 use crate::otel::Tracer;
 use crate::policies::Policies;
 use crate::record::State;
@@ -169,13 +172,12 @@ impl Bus {
         let since = Instant::now();
         let now = (shared.clock)();
         let named = draft.id.is_some();
-        let mut message = match draft.into_message(now, &shared.config.limits, &shared.config.ttls)
-        {
-            Ok(message) => message,
-            Err(invalid) => {
-                return self.refuse(invalid.cause(), invalid.name(), invalid.to_string());
-            }
-        };
+        let mut message = draft.filled(now, &shared.config.ttls);
+        if let Err(invalid) = shared.config.limits.validate(&message) {
+            // What was filled in, nobody knows.
+            let event = if named { &*message.id } else { "" };
+            return self.refuse(invalid.cause(), invalid.name(), invalid.to_string(), event);
+        }
         let subject = message.subject(shared.symbol(&message.source));
         let trace = spans::begin(shared, now, &mut message);
         let bytes = message.payload.len().max(1);
@@ -199,14 +201,31 @@ impl Bus {
         };
         match self.queue.send(pending).await {
             Ok(()) => PendingOutcome(Waiting::Later(outcome)),
-            Err(_) => self.refuse(RejectCause::ShuttingDown, "shutting-down", String::new()),
+            Err(unsent) => {
+                let event = &unsent.0.message.id;
+                let cause = RejectCause::ShuttingDown;
+                self.refuse(cause, "shutting-down", String::new(), event)
+            }
         }
     }
 
-    fn refuse(&self, cause: RejectCause, reason: &'static str, detail: String) -> PendingOutcome {
+    /// Refuses a publish before it has its place in the queue.
+    fn refuse(
+        &self,
+        cause: RejectCause,
+        reason: &'static str,
+        detail: String,
+        event: &str,
+    ) -> PendingOutcome {
         let reason: Arc<str> = reason.into();
-        self.shared
-            .count_publish(&"".into(), PublishOutcome::Rejected, &reason, 1);
+        self.shared.count_rejection(&Refusal {
+            stream: &Arc::default(),
+            reason: &reason,
+            by: None,
+            event,
+            detail: &detail,
+            followed: false,
+        });
         let outcome = Outcome::Rejected {
             cause,
             reason,
@@ -288,6 +307,12 @@ impl Bus {
     #[must_use]
     pub fn publish_counts(&self) -> Vec<PublishCount> {
         self.shared.publish_counts()
+    }
+
+    /// What was refused since the start, most often first: why, by whom, and an example of each.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<Rejections> {
+        self.shared.rejections.list()
     }
 
     /// The last samples of each stream, `count` at most, the oldest first. There is one every

@@ -49,6 +49,13 @@ impl Draft {
         limits: &PublishLimits,
         ttls: &Ttls,
     ) -> Result<Message, Invalid> {
+        let message = self.filled(now, ttls);
+        limits.validate(&message)?;
+        Ok(message)
+    }
+
+    /// Fills in what is missing.
+    pub(super) fn filled(self, now: Timestamp, ttls: &Ttls) -> Message {
         let emergency = self.message_type == message_type::EMERGENCY_SIGNAL;
         let usual = if emergency {
             Priority::Emergency
@@ -58,7 +65,7 @@ impl Draft {
         let priority = self.priority.unwrap_or(usual);
         let created_at = self.created_at.unwrap_or(now);
         let ttl = self.ttl.unwrap_or_else(|| ttls.ttl(priority));
-        let message = Message {
+        Message {
             id: self.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
             message_type: self.message_type,
             priority,
@@ -69,8 +76,6 @@ impl Draft {
             payload: self.payload,
             attributes: self.attributes,
             ..Message::default()
-        };
-        limits.validate(&message)?;
-        Ok(message)
+        }
     }
 }
