@@ -68,6 +68,8 @@ fn by_metrics(address: SocketAddr) -> (Told, f64) {
     let decisions = "oona_policy_decisions_total";
     let routed = ["kind=\"routing\"", "reason=\"type\""];
     told.insert("routed by type".to_owned(), sum(decisions, &routed));
+    let refused = ["kind=\"routing\"", "reason=\"rule:spam\""];
+    told.insert("refused by routing".to_owned(), sum(decisions, &refused));
     let [name, version] = ["name", "version"].map(|of| label(exposition, decisions, routed[0], of));
     told.insert("routing".to_owned(), format!("{name} {version}"));
     told.insert(
@@ -131,6 +133,10 @@ fn by_top(address: SocketAddr) -> (Told, f64) {
     told.insert("rejected".to_owned(), sum("rejected"));
     let routed = all["decisions"]["routing"]["type"].to_string();
     told.insert("routed by type".to_owned(), routed);
+    let rejections = all["rejections"].as_array().unwrap().iter();
+    let by_routing = rejections.filter(|row| row["by"]["kind"] == "routing");
+    let refused: u64 = by_routing.map(|row| row["count"].as_u64().unwrap()).sum();
+    told.insert("refused by routing".to_owned(), refused.to_string());
     (told, seconds(oldest))
 }
 
@@ -157,6 +163,7 @@ async fn by_console(browser: &Browser) -> (Told, f64) {
     for (name, figure) in [
         ("rejected", "rejected"),
         ("routed by type", "decided:routing:type"),
+        ("refused by routing", "rejected:rule:spam"),
         ("routing", "version:routing"),
         ("dead letters", "dead-letters"),
     ] {
@@ -182,7 +189,8 @@ fn seconds(age: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_three_say_the_same_of_a_quiet_host() {
-    let host = Host::start(&["--dev"]);
+    let rules = "policies.routing.config.rules=[{name = 'spam', source = 'spammer'}]";
+    let host = Host::start(&["--dev", "--set", rules]);
     let address = host.address;
     let mut subscriber = Subscriber::group(address, "workers", 2).await;
     assert_eq!(publish(address, "telemetry", 10), 200);
@@ -198,6 +206,9 @@ async fn the_three_say_the_same_of_a_quiet_host() {
     for _ in 0..2 {
         assert_eq!(publish(address, "telemetry", 300_000), 413);
     }
+    let spam = json!({ "type": "telemetry", "source": "spammer" }).to_string();
+    let refused = post(address, "/v1/publish", "application/json", spam.as_bytes());
+    assert_ne!(refused.status, 200);
     // One is delivered, and nobody handles it.
     subscriber.next().await;
     let browser = Browser::open(DESK).await;
@@ -207,7 +218,8 @@ async fn the_three_say_the_same_of_a_quiet_host() {
         ("depth of oona.telemetry", "0"),
         ("depth of oona.normal", "7"),
         ("published", "8"),
-        ("rejected", "2"),
+        ("rejected", "3"),
+        ("refused by routing", "1"),
         ("routed by type", "8"),
         ("dead letters", "1"),
     ]

@@ -10,6 +10,19 @@ export class Refused extends Error {
   }
 }
 
+/** What a host answers that does not know the token, or wants one. */
+const UNKNOWN_TOKEN = /wants a token|unknown token/;
+
+export const wantsToken = (error) =>
+  error instanceof Refused && (error.status === 401 || (error.status === 403 && UNKNOWN_TOKEN.test(error.message)));
+
+let forget = () => {};
+
+/** What to do when an answer, whatever it was asked for, says that the token is not known. */
+export const onUnknownToken = (act) => {
+  forget = act;
+};
+
 export const setToken = (token) =>
   token ? sessionStorage.setItem(TOKEN, token) : sessionStorage.removeItem(TOKEN);
 
@@ -34,7 +47,9 @@ async function ask(path, options) {
   } catch {
     answer = { error: text.trim() };
   }
-  throw new Refused(response.status, answer.error ?? answer.detail ?? response.statusText, answer.gates);
+  const refused = new Refused(response.status, answer.error ?? answer.detail ?? response.statusText, answer.gates);
+  if (wantsToken(refused)) forget();
+  throw refused;
 }
 
 export const get = (path) => ask(path, { signal: AbortSignal.timeout(ANSWER_MS_MAX) });

@@ -1,5 +1,7 @@
 // Charts, drawn by uPlot (vendor/uplot). Colours come from the style sheet, so they follow light and dark.
 
+import { h, tell } from './dom.js';
+
 const { uPlot } = window;
 const drawn = new Set();
 const dark = matchMedia('(prefers-color-scheme: dark)');
@@ -7,19 +9,22 @@ dark.addEventListener('change', () => drawn.forEach((chart) => chart.again()));
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** The colour of the n-th of several. */
-export const PALETTE = ['c1', 'c2', 'c3', 'c4', 'c5', 'c6'];
+/** The colours of what is told apart, and of what there is none left for. */
+export const PALETTE = ['c1', 'c2', 'c3', 'c4', 'c5', 'c6', 'c7', 'c8'];
+export const REST = 'rest';
 
 const clock = (values, step) =>
   values.map((at) => new Date(at * 1000).toLocaleTimeString('en-GB', step < 60 ? {} : { hour: '2-digit', minute: '2-digit' }));
 
 /**
  * A chart in `root`, as wide as that. `options(colour)` are those of uPlot but for its size; they are asked
- * for anew when the colours change. `close` when it is no longer shown.
+ * for anew when the colours change, and when `draw` is told that it is `of` other lines than before. `close` when it is
+ * no longer shown.
  */
 function chart(root, height, options) {
   let plot;
   let data;
+  let drawnOf;
   root.style.height = `${height}px`;
   const make = () => {
     plot?.destroy();
@@ -30,12 +35,22 @@ function chart(root, height, options) {
   const self = {
     root,
     again: () => data && make(),
-    draw(next) {
-      const alike = data?.length === next.length;
+    draw(next, of = next.length) {
+      const alike = drawnOf === of;
+      drawnOf = of;
       data = next;
+      root.querySelector('.empty')?.remove();
       root.dataset.samples = data[0].length;
       if (plot && alike) plot.setData(data);
       else if (root.isConnected) make();
+    },
+    /** Says in words why there is nothing to draw. */
+    empty(words) {
+      plot?.destroy();
+      plot = data = undefined;
+      root.dataset.samples = 0;
+      const said = root.querySelector('.empty') ?? root.appendChild(h('p', { class: 'empty' }));
+      tell(said, words);
     },
     close() {
       resized.disconnect();
@@ -76,14 +91,14 @@ export function timeline(root, { height = 168, span, lines, marks = () => [], va
     return {
       cursor: { y: false, points: { size: 6 } },
       legend: { show: false },
-      padding: [10, 8, 0, 0],
+      padding: [10, 26, 0, 0],
       scales: {
         x: { range: (plot) => range(plot.data[0], span) },
         y: { range: (_, low, high) => [0, high > 0 ? high * 1.08 : 1] },
       },
       axes: [
         { ...axis, space: 80, size: 24, values: (_, at, __, ___, step) => clock(at, step) },
-        { ...axis, size: 52, values: (_, all) => all.map(value) },
+        { ...axis, size: labelled, values: (_, all) => all.map(value) },
       ],
       series: [{}, ...lines().map(({ label, name, fill }) => ({
         label,
@@ -96,6 +111,19 @@ export function timeline(root, { height = 168, span, lines, marks = () => [], va
     };
   });
 }
+
+/** How wide an axis is that holds its longest label, in px. It is asked again with the labels that fit then. */
+function labelled(plot, labels, index, round) {
+  const axis = plot.axes[index];
+  if (round > 1) return axis._size;
+  plot.ctx.font = axis.font[0];
+  const widths = (labels ?? []).map((label) => plot.ctx.measureText(label).width / devicePixelRatio);
+  return Math.ceil(Math.max(AXIS_MIN, ...widths) + axis.gap + AXIS_MARGIN);
+}
+
+/** The least width of labels, and what is left free beside them, in px. */
+const AXIS_MIN = 30;
+const AXIS_MARGIN = 8;
 
 /** The least of the past that is shown, in s. */
 const SPAN_MIN = 10;

@@ -1,6 +1,6 @@
 // The console: which page is shown, what is asked how often, and what is said when nobody answers.
 
-import { Refused, get, hasToken, setToken } from './api.js';
+import { Refused, get, hasToken, onUnknownToken, setToken, wantsToken } from './api.js';
 import { askToken, help } from './dialog.js';
 import { h, say, show, tell } from './dom.js';
 import * as alerts from './alerts.js';
@@ -24,9 +24,11 @@ const PAGES = [
 
 const $ = (id) => document.getElementById(id);
 
+const NOBODY = { name: '', rights: [], authenticated: false };
+
 /** What all pages know. */
 const state = {
-  me: { name: '', rights: [], authenticated: false },
+  me: NOBODY,
   overview: null,
   may: (right) => state.me.rights.includes(right),
   go: (path) => {
@@ -36,8 +38,10 @@ const state = {
 
 let current;
 let timer;
-let lostSince = null;
-let lostWhy = '';
+/** Why there are no new figures; nothing while there are. */
+let lost = null;
+/** When the host answered last, in ms. */
+let answeredAt = null;
 let wait = EVERY_MS;
 let busy = false;
 
@@ -53,6 +57,7 @@ function decoded(text) {
 }
 
 function route() {
+  if (state.me === NOBODY) return;
   const [path, ...rest] = location.hash.replace(/^#\//, '').split('/');
   const found = allowed().find((entry) => entry.path === path) ?? allowed()[0];
   for (const link of $('pages').querySelectorAll('a')) {
@@ -96,27 +101,56 @@ function drawState() {
   const isCalm = ready && mode === 'normal';
   $('state').className = `pill ${isCalm ? 'good' : ready ? 'caution' : 'bad'}`;
   tell($('state'), ready ? (mode === 'normal' ? 'Ready' : 'Conservative') : 'Not ready');
-  $('state').title = now.status.reasons.join('\n');
+  const { reasons } = now.status;
+  show($('trouble'), reasons.length > 0);
+  $('trouble').classList.toggle('caution', ready);
+  tell($('trouble'), [...(ready ? [] : ['Not ready']), ...reasons].join('\n'));
   tell($('host'), `${location.host} · v${now.version} · ${store.name}`);
 }
 
-/** Says since when nobody answers, and why. */
+/** Says why there are no new figures, and of when those are that are shown. */
 function drawLost() {
-  show($('lost'), lostSince !== null);
-  document.body.classList.toggle('lost', lostSince !== null);
-  if (lostSince === null) return;
-  const since = `${time(lostSince)}, ${age(Date.now() - lostSince)} ago`;
-  tell($('lost'), `Connection lost at ${since}: ${lostWhy}. The figures are from before. Trying again…`);
+  show($('lost'), lost !== null);
+  document.body.classList.toggle('lost', lost !== null);
+  if (lost === null) return;
+  show($('trouble'), false);
+  const figures = answeredAt ? `Figures of ${time(answeredAt)}, ${age(Date.now() - answeredAt)} ago.` : 'No figures yet.';
+  tell($('lost'), `${lost}. ${figures} Trying again…`);
 }
 
-async function signIn(why = '') {
+/** What an answer that is none means to whoever looks. */
+function why(error) {
+  if (!(error instanceof Refused)) return 'Connection lost: the host does not answer';
+  const said = error.message.replace(/\.$/, '');
+  return error.status < 500 ? `The host refuses this: ${said}` : `The host has failed: ${said}`;
+}
+
+/** Whoever looked is not known any more, or may do something else now: nothing of his stays. */
+function forget() {
+  state.me = NOBODY;
+  state.overview = null;
+}
+
+/** Leaves the page: the next one is made for whoever signs in. */
+function leave() {
+  current?.view.close?.();
+  current = null;
+  $('main').replaceChildren();
+  tell($('state'), '');
+  show($('trouble'), false);
+}
+
+async function signIn() {
   for (;;) {
     try {
       state.me = await get('/v1/me');
       return;
     } catch (error) {
-      if (!(error instanceof Refused) || error.status !== 401) throw error;
-      const wrong = hasToken() ? 'The host does not know this token.' : why;
+      if (!wantsToken(error)) throw error;
+      lost = null;
+      drawLost();
+      leave();
+      const wrong = hasToken() ? 'The host does not know this token.' : '';
       setToken(null);
       const token = await askToken(wrong);
       if (token) setToken(token);
@@ -126,13 +160,15 @@ async function signIn(why = '') {
 
 /** Asks the host once. */
 async function look() {
-  if (!state.me.rights.length && !state.me.name) {
+  if (state.me === NOBODY) {
     await signIn();
+    leave();
     drawPages();
     route();
   }
   const answer = state.may('bus:read') ? await get('/v1/overview') : null;
   if (!answer) await get('/v1/me');
+  answeredAt = Date.now();
   if (answer) state.overview = answer;
   drawState();
   current?.view.update?.(answer);
@@ -144,20 +180,15 @@ async function poll() {
   busy = true;
   try {
     await look();
-    if (lostSince !== null) say('Connected again');
-    lostSince = null;
+    if (lost !== null) say('Connected again');
+    lost = null;
     wait = EVERY_MS;
-    drawLost();
   } catch (error) {
-    if (error instanceof Refused && error.status === 401) {
-      state.me = { name: '', rights: [], authenticated: false };
-    } else {
-      lostSince ??= Date.now();
-      lostWhy = error instanceof Refused ? error.message : 'the host does not answer';
-      wait = Math.min(wait * 2, EVERY_MS_MAX);
-    }
-    drawLost();
+    if (error instanceof Refused && [401, 403].includes(error.status)) forget();
+    lost = wantsToken(error) ? null : why(error);
+    wait = lost === null ? EVERY_MS : Math.min(wait * 2, EVERY_MS_MAX);
   }
+  drawLost();
   busy = false;
   timer = setTimeout(poll, wait);
 }
@@ -185,6 +216,7 @@ function search() {
   current?.view.search?.focus();
 }
 
+onUnknownToken(forget);
 addEventListener('hashchange', route);
 addEventListener('keydown', press);
 document.addEventListener('visibilitychange', poll);

@@ -1,7 +1,9 @@
 // What policies decide, as it changes: differences of what is counted of the version in use.
 
+import { PALETTE, REST } from './charts.js';
+
 /** How many samples are held: as many seconds. */
-const SAMPLES_MAX = 180;
+export const SAMPLES_MAX = 180;
 
 /** How many reasons have a line of their own. */
 export const REASONS_MAX = 5;
@@ -10,7 +12,10 @@ export const REASONS_MAX = 5;
 class Kind {
   samples = [];
   swaps = [];
+  /** Whether anything was decided at all. */
+  isUsed = false;
   #before = null;
+  #tones = new Map();
 
   observe(atMs, policy, mix) {
     const who = `${policy.version.digest}#${policy.generation}`;
@@ -23,8 +28,35 @@ class Kind {
       rates[reason] = Math.max(more, 0) / seconds;
     }
     if (before) this.#keep(this.samples, { at: atMs / 1000, rates });
+    this.isUsed ||= before !== null && Object.values(rates).some((rate) => rate > 0);
     if (before && !same) this.#keep(this.swaps, { at: atMs / 1000, label: `${policy.version.name} ${policy.version.version}` });
     this.#before = { who, atMs, mix };
+    this.#free();
+  }
+
+  /** The reasons that were given most of all that is held, and their colours, in an order that stays. */
+  shown() {
+    const top = this.reasons().slice(0, REASONS_MAX).map((reason) => ({ reason, tone: this.tone(reason) }));
+    return top.sort((one, next) => one.tone.localeCompare(next.tone));
+  }
+
+  /** The colour of a reason, wherever it is shown. */
+  tone(reason) {
+    if (!this.#tones.has(reason)) {
+      const taken = new Set(this.#tones.values());
+      const left = PALETTE.find((name) => !taken.has(name));
+      if (!left) return REST;
+      this.#tones.set(reason, left);
+    }
+    return this.#tones.get(reason);
+  }
+
+  /** Gives back the colours of reasons that are shown nowhere any more. */
+  #free() {
+    const seen = new Set([...this.reasons(), ...Object.keys(this.#before.mix)]);
+    for (const reason of this.#tones.keys()) {
+      if (!seen.has(reason)) this.#tones.delete(reason);
+    }
   }
 
   #keep(list, entry) {

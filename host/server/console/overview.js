@@ -1,10 +1,10 @@
 // All that matters, at a glance.
 
 import { getIfServed } from './api.js';
-import { PALETTE, sparkline, timeline } from './charts.js';
+import { sparkline, timeline } from './charts.js';
 import { facts, fill, h, keep, marked, panel, show, table, tell } from './dom.js';
-import { Mixes, REASONS_MAX } from './mix.js';
-import { age, count, digest, figure, ms, percent, plural, spaced, time, version } from './words.js';
+import { Mixes, REASONS_MAX, SAMPLES_MAX } from './mix.js';
+import { age, count, digest, figure, ms, percent, plural, spaced, time, version, wholeMs } from './words.js';
 
 const mixes = new Mixes();
 let observed = 0;
@@ -22,9 +22,15 @@ const STAGES = {
   end_to_end: 'End to end',
 };
 
+/** The steps that begin with an entry id, which is in whole ms. */
+const IN_WHOLE_MS = ['delivery', 'end_to_end'];
+
+/** The age of the oldest message of what is so deep. What came after the last sample has none yet. */
+const oldestOf = (ageMs, depth, none) => (ageMs === null ? (depth > 0 ? 'just arrived' : none) : age(ageMs));
+
 export function open(state) {
   const [figures, policies, lines] = [tiles(state), decisions(state), streams()];
-  const ends = [rejections(), lastLetter(state)];
+  const ends = [rejections(), lastLetter()];
   const left = [flow(), protection()];
   const right = [latency(), firing(state)];
   const parts = [figures, policies, ...ends, lines, ...left, ...right];
@@ -66,8 +72,8 @@ function tiles(state) {
       tell(note, words);
     } };
   };
-  const published = tile('published-rate', 'Published');
-  const settled = tile('settled-rate', 'Settled');
+  const published = tile('published-rate', 'Published, last minute');
+  const settled = tile('settled-rate', 'Settled, last minute');
   const depth = tile('depth', 'Depth');
   const oldest = tile('oldest', 'Oldest message');
   const rejected = tile('rejected', 'Rejected');
@@ -80,13 +86,15 @@ function tiles(state) {
       const accepted = sum(now.publishes.filter(({ outcome }) => outcome === 'accepted'), (entry) => entry.count);
       published.say(`${figure(sum(list, ({ rates }) => rates.published_per_s))}/s`, `${count(accepted)} since start`);
       settled.say(`${figure(sum(list, ({ rates }) => rates.settled_per_s))}/s`, `${figure(sum(list, ({ rates }) => rates.delivered_per_s))}/s delivered`);
-      depth.say(count(sum(list, (stream) => stream.depth)), `${plural(sum(list, (stream) => stream.delayed), 'waiting retry', 'waiting retries')}`);
+      const deep = sum(list, (stream) => stream.depth);
+      depth.say(count(deep), `${plural(sum(list, (stream) => stream.delayed), 'waiting retry', 'waiting retries')}`);
       const old = list.filter((stream) => stream.oldest_age_ms !== null).sort((a, b) => b.oldest_age_ms - a.oldest_age_ms)[0];
-      oldest.say(old ? age(old.oldest_age_ms) : 'none', old ? old.name : 'nothing waits');
+      const waiting = old ?? list.find((stream) => stream.depth > 0);
+      oldest.say(oldestOf(old?.oldest_age_ms ?? null, deep, 'none'), waiting ? waiting.name : 'nothing waits');
       const refused = now.publishes.filter(({ outcome }) => outcome === 'rejected').sort((a, b) => b.count - a.count);
       rejected.say(count(sum(refused, (entry) => entry.count)), refused[0] ? `most: ${refused[0].reason}` : 'since start');
       const { length, last, error } = now.dead_letters;
-      dead.say(count(length), error ?? (last ? `${last.class}, ${age(last.age_ms)} ago` : 'none'));
+      dead.say(count(length), error ?? (last ? `${last.class}, ${age(last.age_ms)} ago` : length ? '' : 'none'));
     },
   };
 }
@@ -96,7 +104,7 @@ function streams() {
     ['Stream'], ['5 minutes', 'chart'], ['Depth', 'number'], ['Oldest', 'number'],
     ['Published/s', 'number'], ['Settled/s', 'number'], ['Groups: lag / pending', 'groups'],
   ]);
-  const { root } = panel('Streams', { wide: true, note: 'as last sampled', id: 'streams' }, list);
+  const { root } = panel('Streams', { wide: true, note: 'groups as last sampled; rates are means of the last minute', id: 'streams' }, list);
   const row = (stream) => {
     const cell = (name, kind = 'number') => h('td', { class: kind, data: { figure: `${name}:${stream.name}` } });
     const depth = cell('depth');
@@ -111,7 +119,7 @@ function streams() {
       close: spark.close,
       update([now, points]) {
         tell(depth, count(now.depth));
-        tell(oldest, age(now.oldest_age_ms));
+        tell(oldest, oldestOf(now.oldest_age_ms, now.depth, '–'));
         tell(published, figure(now.rates.published_per_s));
         tell(settled, figure(now.rates.settled_per_s));
         const words = now.groups.map((group) => `${group.name} ${count(group.lag)} / ${count(group.pending)}`);
@@ -137,7 +145,7 @@ function flow() {
   const drawing = h('div', { class: 'drawing', role: 'img', 'aria-label': 'Messages published and settled per second' });
   const lines = () => [{ label: 'published', name: 'c1', fill: true }, { label: 'settled', name: 'c2' }];
   const chart = timeline(drawing, { height: 190, span: 300, lines, value: figure });
-  const { root } = panel('Messages per second', { note: '5 minutes' },
+  const { root } = panel('Messages per second', { note: '5 minutes, means of 5 s' },
     h('div', { class: 'keys' }, key('c1', 'published'), key('c2', 'settled')), drawing);
   return {
     root,
@@ -170,9 +178,10 @@ function latency() {
     return {
       root: h('tr', {}, h('th', { scope: 'row' }, STAGES[stage] ?? stage), cells),
       update(now) {
-        const known = (value) => (now.count ? ms(value) : '–');
-        const words = [count(now.count), known(now.p50_ms), known(now.p95_ms), known(now.p99_ms)];
-        cells.forEach((cell, index) => tell(cell, words[index]));
+        const words = IN_WHOLE_MS.includes(stage) ? wholeMs : ms;
+        const known = (value) => (now.count ? words(value) : '–');
+        const told = [count(now.count), known(now.p50_ms), known(now.p95_ms), known(now.p99_ms)];
+        cells.forEach((cell, index) => tell(cell, told[index]));
       },
     };
   };
@@ -182,7 +191,8 @@ function latency() {
     update(now) {
       keep(body, now.stages, ({ stage }) => stage, row);
       const [times, p50, p95, p99] = latencies;
-      chart.draw([times, p99, p95, p50]);
+      if (p50.some((value) => value !== null)) chart.draw([times, p99, p95, p50]);
+      else chart.empty('No publishes since this page was opened.');
     },
   };
 }
@@ -195,23 +205,22 @@ function decisions(state) {
   let reasons = [];
   const chart = timeline(drawing, {
     height: 150,
-    span: 180,
-    lines: () => reasons.map((reason, index) => ({ label: reason, name: PALETTE[index], fill: true })),
+    span: SAMPLES_MAX,
+    lines: () => reasons.map(({ reason, tone }) => ({ label: reason, name: tone, fill: true })),
     marks: () => mixes.kinds.get(shownKind)?.swaps ?? [],
     value: figure,
   });
   const cards = h('div', { class: 'cards' });
   const note = state.may('policies:read') ? h('a', { href: '#/policies' }, 'Versions and history') : null;
   const { root } = panel('Policies in use', { wide: true, id: 'in-use', actions: note }, cards,
-    h('div', { class: 'head sub' }, h('h3', {}, 'Decisions per second, by reason'), keys), drawing);
+    h('div', { class: 'head sub' }, h('h3', {}, 'Decisions per second, by reason, stacked'), keys), drawing);
   const draw = () => {
-    const top = (mixes.kinds.get(shownKind)?.reasons() ?? []).slice(0, REASONS_MAX);
-    if (JSON.stringify(top) !== JSON.stringify(reasons)) {
-      reasons = top;
-      keys.replaceChildren(...reasons.map((reason, index) => key(PALETTE[index], reason)));
-    }
-    const data = mixes.stacked(shownKind, reasons);
-    if (reasons.length) chart.draw(data);
+    const kind = mixes.kinds.get(shownKind);
+    reasons = kind.shown();
+    const made = [shownKind, reasons];
+    fill(keys, made, reasons.map(({ reason, tone }) => key(tone, reason)));
+    if (reasons.length) chart.draw(mixes.stacked(shownKind, reasons.map(({ reason }) => reason)), JSON.stringify(made));
+    else chart.empty(kind.isUsed ? `No decisions within ${SAMPLES_MAX} s.` : 'No decisions since this page was opened.');
     for (const card of cards.children) card.setAttribute('aria-pressed', card.dataset.kind === shownKind);
   };
   const card = ({ kind }) => {
@@ -223,7 +232,6 @@ function decisions(state) {
     const trouble = h('p', { class: 'wrong' });
     const choose = () => {
       shownKind = kind;
-      reasons = [];
       draw();
     };
     return {
@@ -257,7 +265,8 @@ function decisions(state) {
 function drawMix(bar, list, kind, mix) {
   const entries = Object.entries(mix).sort((a, b) => b[1] - a[1]);
   const all = sum(entries, ([, number]) => number);
-  const shown = entries.slice(0, REASONS_MAX).map(([reason, number], index) => ({ reason, number, all, tone: PALETTE[index] }));
+  const tone = (reason) => mixes.kinds.get(kind).tone(reason);
+  const shown = entries.slice(0, REASONS_MAX).map(([reason, number]) => ({ reason, number, all, tone: tone(reason) }));
   keep(bar, shown, ({ reason }) => reason, () => {
     const root = h('i');
     return { root, update({ number, tone }) {
@@ -281,65 +290,75 @@ function drawMix(bar, list, kind, mix) {
 }
 
 function rejections() {
-  const { root: list, body } = table('Rejected publishes', [['Why'], ['By'], ['For'], ['Count', 'number']]);
+  const { root: list, body } = table('Rejected publishes', [['Why'], ['By'], ['For'], ['Count', 'number'], ['Last example']]);
   const none = h('p', { class: 'empty' }, 'Nothing was rejected since the start.');
   const { root } = panel('Rejected, and why', { note: 'publishes, since the start', id: 'rejections' }, list, none);
-  const row = (entry) => {
-    const cells = [h('td'), h('td', { class: 'stream' }), h('td', { class: 'number', data: { figure: `rejected:${entry.reason}` } })];
+  const row = ({ reason }) => {
+    const [by, stream] = [h('td'), h('td', { class: 'stream' })];
+    const number = h('td', { class: 'number', data: { figure: `rejected:${reason}` } });
+    const example = h('td', { class: 'words' });
     return {
-      root: h('tr', {}, h('th', { scope: 'row' }, entry.reason), cells),
+      root: h('tr', {}, h('th', { scope: 'row' }, reason), by, stream, number, example),
       update(now) {
-        tell(cells[0], now.by);
-        tell(cells[1], now.stream || '–');
-        tell(cells[2], count(now.count));
+        tell(by, decider(now));
+        tell(stream, now.stream || '–');
+        tell(number, count(now.count));
+        fill(example, now.last, () => rejected(now.last));
       },
     };
   };
   return {
     root,
-    update(now) {
-      const refused = now.publishes.filter(({ outcome }) => outcome === 'rejected').sort((a, b) => b.count - a.count);
-      const items = refused.map((entry) => ({ ...entry, by: decidedBy(now, entry.reason) }));
+    update({ rejections: items }) {
       show(list, items.length > 0);
       show(none, items.length === 0);
-      keep(body, items, ({ stream, reason }) => `${stream} ${reason}`, row);
+      keep(body, items, (item) => JSON.stringify([item.stream, item.reason, decider(item)]), row);
     },
   };
 }
 
-/** Who gave a reason: a policy in use, or the host itself. */
-function decidedBy(now, reason) {
-  const kind = ['routing', 'backpressure'].find((name) => (now.decisions[name] ?? {})[reason]);
-  const policy = now.status.policies.find((entry) => entry.kind === kind);
-  return policy ? version(policy.version) : 'the host';
+/** Who has refused: a version of a policy, or the host itself. */
+const decider = ({ by }) => (by ? version(by) : 'the host');
+
+/** A publish that was refused: when, which, and what it was. */
+function rejected({ at_ms: at, event_id: id, detail, followed }) {
+  const event = id && (followed ? journey(id) : id);
+  return h('div', {}, time(at), ...(event ? [' ', event] : []), h('p', { class: 'faint' }, detail));
 }
 
-function lastLetter(state) {
+/** An event id that leads to what the message has gone through. */
+const journey = (id) => h('a', { href: `#/journey/${encodeURIComponent(id)}` }, id);
+
+function lastLetter() {
   const body = h('div');
   const { root } = panel('Last dead letter', { id: 'last-letter' }, body);
   return {
     root,
-    update({ at_ms: at, dead_letters: { last, error } }) {
-      const made = [last && { ...last, age_ms: 0 }, error];
+    update({ at_ms: at, dead_letters: { length, last, lacks, error } }) {
+      const made = [last && { ...last, age_ms: 0 }, lacks, length === 0, error];
       fill(body, made, () => {
-        if (!last) return h('p', { class: 'empty' }, error ?? 'There is none.');
-        const id = state.may('dead-letters:read') ? h('a', { href: `#/dead-letters/${last.id}` }, last.id) : last.id;
-        return facts([
-          ['Filed', h('span', { data: { figure: 'last-letter-at' } }, time(at - last.age_ms))],
-          ['Class', h('span', { class: 'tag bad', data: { figure: 'last-letter-class' } }, last.class)],
-          ['Reason', last.reason],
-          ['Failure', last.failure],
-          ['From', `${last.stream}, group ${last.group}`],
-          ['Entry', id],
-        ]);
+        if (last) return h('div', {}, letterFacts(last, at));
+        const none = lacks && length !== 0 ? `To see it, a token needs the right ${lacks}.` : 'There is none.';
+        return h('p', { class: 'empty' }, error ?? none);
       });
     },
   };
 }
 
+const letterFacts = (last, at) => facts([
+  ['Filed', h('span', { data: { figure: 'last-letter-at' } }, time(at - last.age_ms))],
+  ['Event', last.event_id ? h('span', { data: { figure: 'last-letter-event' } }, journey(last.event_id)) : 'it cannot be read'],
+  ['Type', last.type ?? last.message_type],
+  ['Class', h('span', { class: 'tag bad', data: { figure: 'last-letter-class' } }, last.class)],
+  ['Cause', h('span', { data: { figure: 'last-letter-cause' } }, `${last.failure}${last.detail ? `: ${last.detail}` : ''}`)],
+  ['Reason', last.reason],
+  ['From', `${last.stream}, group ${last.group}`],
+  ['Entry', h('a', { href: `#/dead-letters/${last.id}` }, last.id)],
+]);
+
 function protection() {
-  const { root: list, body } = table('Breakers and mode', [['What'], ['State'], ['Why']]);
-  const { root } = panel('Breakers and mode', { id: 'breakers' }, list);
+  const { root: list, body } = table('Store, mode and breakers', [['What'], ['State'], ['Why']]);
+  const { root } = panel('Store, mode and breakers', { id: 'breakers' }, list);
   const row = (entry) => {
     const mark = h('span', { data: { figure: `breaker:${entry.name}` } });
     const why = h('td');
@@ -357,10 +376,17 @@ function protection() {
     update({ status }) {
       const mode = { ...status.mode_status, name: 'mode', state: status.mode, isCalm: status.mode === 'normal' };
       const breakers = status.breakers.map((breaker) => ({ ...breaker, isCalm: breaker.state === 'closed' }));
-      keep(body, [mode, ...breakers], ({ name }) => name, row);
+      keep(body, [ofStore(status.store), mode, ...breakers], ({ name }) => name, row);
     },
   };
 }
+
+const ofStore = ({ name, address, durable, up }) => ({
+  name: 'store',
+  state: up ? 'answers' : 'does not answer',
+  isCalm: up,
+  reason: `${name} at ${address}, ${durable ? 'durable' : 'not durable'}`,
+});
 
 function firing(state) {
   const body = h('div');

@@ -25,6 +25,13 @@ export function ms(number) {
   return `${number >= 10 ? number.toFixed(1) : number.toFixed(2)} ms`;
 }
 
+/** A latency that is measured in whole ms. */
+export function wholeMs(number) {
+  if (number === null || number === undefined) return '–';
+  if (number >= 100) return ms(number);
+  return number < 0.5 ? '< 1 ms' : `${whole.format(number)} ms`;
+}
+
 /** How long something is there, from ms. */
 export function age(number) {
   if (number === null || number === undefined) return '–';

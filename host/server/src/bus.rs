@@ -24,6 +24,7 @@ mod letters;
 mod memory;
 mod reader;
 mod receipts;
+mod rejections;
 mod settler;
 mod shared;
 mod spans;
@@ -67,6 +68,7 @@ pub use self::letters::{
     DeadLetterView, Found, LetterError, LettersMeant, Original, Redriven, Stroll,
 };
 pub use self::memory::{Held, MemoryStatus};
+pub use self::rejections::{Decider, Rejection, Rejections};
 pub use self::shared::Fates;
 pub use self::status::{BusStatus, GroupStatus, PublishCount, StoreStatus, StreamStatus};
 pub use self::subscription::{
@@ -282,6 +284,12 @@ impl Bus {
     #[must_use]
     pub fn publish_counts(&self) -> Vec<PublishCount> {
         self.shared.publish_counts()
+    }
+
+    /// What was refused since the start, most often first: why, by whom, and an example of each.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<Rejections> {
+        self.shared.rejections.list()
     }
 
     /// The last samples of each stream, `count` at most, the oldest first. There is one every

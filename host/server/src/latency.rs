@@ -76,6 +76,12 @@ impl Stage {
         }
     }
 
+    /// Whether it begins with an entry id, which is in whole milliseconds.
+    #[must_use]
+    pub const fn is_in_ms(self) -> bool {
+        matches!(self, Self::Delivery | Self::EndToEnd)
+    }
+
     /// The name of its histogram, without `oona_`, and what that says.
     const fn metric(self) -> (&'static str, &'static str) {
         match self {

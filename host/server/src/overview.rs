@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oona_core::Timestamp;
+use oona_core::envelope::message_type;
 use oona_core::policy::Kind;
 use oona_core::rolling::{Span, Summary};
 use oona_core::trend::Point;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Right;
 use crate::alerts::AlertStatus;
-use crate::bus::{Bus, BusStatus, DeadLetterView, LetterError, PublishCount};
+use crate::bus::{Bus, BusStatus, DeadLetterView, LetterError, PublishCount, Rejections};
 use crate::latency::{LatencyStatus, Stage};
 use crate::registry::Registry;
 
@@ -44,6 +46,8 @@ pub struct Overview {
     pub latencies: Vec<LatencyStatus>,
     /// How often publishes ended alike since the start: the counters of `oona_publish_total`.
     pub publishes: Vec<PublishCount>,
+    /// What was refused since the start, most often first: why, by whom, and an example of each.
+    pub rejections: Vec<Rejections>,
     /// How often the policy in use of each kind gave each reason.
     pub decisions: BTreeMap<&'static str, BTreeMap<String, u64>>,
     /// The dead letters.
@@ -69,6 +73,9 @@ pub struct DeadLetters {
     pub length: Option<u64>,
     /// The last one.
     pub last: Option<LastLetter>,
+    /// The right that whoever asks lacks to be told of the last one.
+    #[serde(default)]
+    pub lacks: Option<Right>,
     /// Why something is missing here.
     pub error: Option<String>,
 }
@@ -78,10 +85,22 @@ pub struct DeadLetters {
 pub struct LastLetter {
     /// Its entry in the dead-letter stream.
     pub id: String,
+    /// Event id of the message; empty if the entry could not be read.
+    #[serde(default)]
+    pub event_id: String,
+    /// Wire number of the message's type.
+    #[serde(default)]
+    pub message_type: u32,
+    /// The name of that type, if it has one.
+    #[serde(default, rename = "type")]
+    pub type_name: Option<String>,
     /// Under which class it was filed.
     pub class: String,
     /// Why, as the policy said.
     pub reason: String,
+    /// Why, as the subscriber or the host said.
+    #[serde(default)]
+    pub detail: String,
     /// How its delivery failed.
     pub failure: String,
     /// The stream that it came from.
@@ -92,9 +111,14 @@ pub struct LastLetter {
     pub age_ms: u64,
 }
 
-/// How a bus is now, with the latencies of `span`.
-pub async fn overview(bus: &Bus, registry: &Registry, span: Span) -> Overview {
-    let dead_letters = dead_letters(bus).await;
+/// How a bus is now, with the latencies of `span`, for somebody who `lacks` a right to be told of dead letters.
+pub async fn overview(
+    bus: &Bus,
+    registry: &Registry,
+    span: Span,
+    lacks: Option<Right>,
+) -> Overview {
+    let dead_letters = dead_letters(bus).await.without(lacks);
     let now = bus.now();
     let latencies = &bus.metrics().latencies;
     let stages = Stage::ALL.map(|stage| StageLatency {
@@ -111,9 +135,24 @@ pub async fn overview(bus: &Bus, registry: &Registry, span: Span) -> Overview {
         stages: stages.into(),
         latencies: latencies.list(now, span),
         publishes: bus.publish_counts(),
+        rejections: bus.rejections(),
         decisions: decisions.into(),
         dead_letters,
         alerts: bus.metrics().alerts.firing(),
+    }
+}
+
+impl DeadLetters {
+    /// As it is told to somebody who `lacks` a right.
+    fn without(self, lacks: Option<Right>) -> Self {
+        match lacks {
+            None => self,
+            Some(_) => Self {
+                last: None,
+                lacks,
+                ..self
+            },
+        }
     }
 }
 
@@ -132,7 +171,7 @@ async fn dead_letters(bus: &Bus) -> DeadLetters {
         Some(Ok(letter)) => DeadLetters {
             length: Some(length),
             last: Some(last_letter(letter, bus.now())),
-            error: None,
+            ..DeadLetters::default()
         },
         Some(Err(error)) => missing(Some(length), LetterError::to_string(&error)),
     }
@@ -141,14 +180,18 @@ async fn dead_letters(bus: &Bus) -> DeadLetters {
 fn missing(length: Option<u64>, error: String) -> DeadLetters {
     DeadLetters {
         length,
-        last: None,
         error: Some(error),
+        ..DeadLetters::default()
     }
 }
 
 fn last_letter(letter: DeadLetterView, now: Timestamp) -> LastLetter {
     LastLetter {
         id: letter.id,
+        event_id: letter.event_id,
+        message_type: letter.message_type,
+        type_name: message_type::name(letter.message_type).map(str::to_owned),
+        detail: letter.detail,
         class: letter.class,
         reason: letter.reason,
         failure: letter.failure,

@@ -92,7 +92,7 @@ const SAMPLES_MIN: u64 = 8;
 const KEPT_IN: &str = "OONA_SCREENSHOTS";
 
 /// The largest picture that is worth keeping, in bytes. What is on one depends on what has fired.
-const PICTURE_BYTES_MAX: usize = 150 * 1024;
+const PICTURE_BYTES_MAX: usize = 160 * 1024;
 
 fn keep(directory: &Path, name: &str, picture: &[u8]) {
     assert!(picture.starts_with(b"\x89PNG"), "{name}");

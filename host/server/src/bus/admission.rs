@@ -10,6 +10,7 @@ use oona_core::policy::{
     Admission, AdmissionVerdict, Backpressure, Candidate, Lookup, Route, Routing, Subject,
 };
 use oona_core::symbols::Symbol;
+use oona_wasm::VersionInfo;
 
 use super::shared::Shared;
 use super::texts::{Subset, Texts};
@@ -30,6 +31,8 @@ pub(super) enum Ruling {
     /// It is refused.
     Refuse {
         cause: RejectCause,
+        /// Its place among the questions to the policy that refused it.
+        place: usize,
         /// Where it would have gone, if routing said so.
         stream: Symbol,
         reason: Symbol,
@@ -67,6 +70,16 @@ impl Admitter {
     /// What was ruled on each message of the last group.
     pub(super) fn rulings(&self) -> &[Ruling] {
         &self.rulings
+    }
+
+    /// Who has refused a message of the last group.
+    pub(super) fn refused_by(&self, cause: RejectCause, place: usize) -> Option<&Arc<VersionInfo>> {
+        let [routed, admitted] = &self.answered;
+        let answered = match cause {
+            RejectCause::Backpressure => admitted,
+            _ => routed,
+        };
+        answered.as_ref().map(|answered| answered.by(place))
     }
 
     /// Why a message of the last group was ruled on like this, and by whom.
@@ -147,21 +160,23 @@ impl Admitter {
     /// Joins both answers to one ruling each, and tells the board where everything landed.
     fn conclude(&mut self, now: Timestamp) {
         let mut board = self.shared.board();
-        let mut asked = self.candidates.iter().zip(&self.admissions);
+        let mut asked = self.candidates.iter().zip(&self.admissions).enumerate();
         self.rulings.clear();
-        for route in &self.routes {
+        for (index, route) in self.routes.iter().enumerate() {
             let ruling = match *route {
                 Route::Reject { reason } => Ruling::Refuse {
                     cause: RejectCause::Policy,
+                    place: index,
                     stream: Symbol::NONE,
                     reason,
                     retry_after: None,
                 },
                 Route::To { reason, .. } => {
-                    let Some((candidate, admission)) = asked.next() else {
+                    let Some((place, (candidate, admission))) = asked.next() else {
                         break;
                     };
-                    let ruling = ruling(candidate, admission, reason, board.emergency());
+                    let emergency = board.emergency();
+                    let ruling = ruling(candidate, (place, admission), reason, emergency);
                     let landed = match ruling {
                         Ruling::Write { stream, .. } => Some(stream),
                         Ruling::Refuse { .. } => None,
@@ -185,7 +200,7 @@ impl Admitter {
 /// put it where it is; any other gives backpressure's.
 fn ruling(
     candidate: &Candidate,
-    admission: &Admission,
+    (place, admission): (usize, &Admission),
     routed: Symbol,
     emergency: Symbol,
 ) -> Ruling {
@@ -210,6 +225,7 @@ fn ruling(
     };
     let refuse = |retry_after_ms: u32| Ruling::Refuse {
         cause: RejectCause::Backpressure,
+        place,
         stream: candidate.stream,
         reason,
         retry_after: (retry_after_ms > 0).then(|| Duration::from_millis(retry_after_ms.into())),

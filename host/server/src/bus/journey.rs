@@ -81,6 +81,11 @@ pub(super) fn decided(
 }
 
 fn published(at: Timestamp, message: &Message) -> Step {
+    Step::new(at, What::Publish, about(message))
+}
+
+/// What a message is, in a few words.
+pub(super) fn about(message: &Message) -> String {
     let Message {
         message_type,
         priority,
@@ -90,8 +95,7 @@ fn published(at: Timestamp, message: &Message) -> Step {
     } = message;
     let size = payload.len();
     let priority = priority.name();
-    let detail = format!("type {message_type}, priority {priority}, {size} bytes, by `{source}`");
-    Step::new(at, What::Publish, detail)
+    format!("type {message_type}, priority {priority}, {size} bytes, by `{source}`")
 }
 
 /// A publish was refused before policies were asked. Under an id that cannot be one nobody looks for it.

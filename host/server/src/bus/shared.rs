@@ -25,6 +25,7 @@ use super::BusConfig;
 use super::board::Board;
 use super::controls::BreakerStatus;
 use super::housekeeping::HousekeepingStatus;
+use super::rejections::{self, Refusal};
 use super::status::PublishCount;
 use crate::clock::Clock;
 use crate::journeys::Journeys;
@@ -96,6 +97,8 @@ pub(super) struct Shared {
     pub(super) subscriptions: AtomicU64,
     /// What happened to messages, for whoever asks.
     pub(super) journeys: Journeys,
+    /// What was refused, by whom.
+    pub(super) rejections: rejections::Board,
     keyring: Option<Keyring>,
     board: Mutex<Board>,
     publish_breaker: Mutex<Breaker>,
@@ -159,6 +162,7 @@ impl Shared {
             journeys: Journeys::new(config.journeys),
             broadcasts: Semaphore::new(config.broadcast.under_way_max),
             subscriptions: AtomicU64::new(0),
+            rejections: rejections::Board::default(),
             config,
             store,
             policies,
@@ -267,6 +271,14 @@ impl Shared {
         key.2 = self.metrics.reason(why).into();
         let resolve = || self.metrics.publishes(stream, outcome, why);
         counters.entry(key).or_insert_with(resolve).inc_by(n);
+    }
+
+    /// Counts a publish that was refused, and notes by whom.
+    pub(super) fn count_rejection(&self, refusal: &Refusal<'_>) {
+        let (stream, reason) = (refusal.stream, refusal.reason);
+        self.count_publish(stream, PublishOutcome::Rejected, reason, 1);
+        let label = |reason: &str| self.metrics.reason(reason).into();
+        self.rejections.note((self.clock)(), refusal, label);
     }
 
     /// How often publishes ended alike, in order.

@@ -16,11 +16,13 @@ use oona_core::envelope::Message;
 use oona_core::outcome::{FirstOutcome, Lane, Outcome, RejectCause};
 use oona_core::policy::{Priority, Subject};
 use oona_core::symbols::Symbol;
+use oona_wasm::VersionInfo;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::admission::{Admitter, Ruling};
 use super::journey::{self, Decided};
+use super::rejections::Refusal;
 use super::shared::Shared;
 use super::spans::{self, PublishTrace};
 use crate::latency::{Series, Stage};
@@ -63,7 +65,14 @@ pub(super) fn turn_away(
 ) {
     journey::turned_away(shared, (shared.clock)(), message, &asker);
     let (stream, reason): (Arc<str>, Arc<str>) = (Arc::default(), reason.into());
-    shared.count_publish(&stream, PublishOutcome::Rejected, &reason, 1);
+    shared.count_rejection(&Refusal {
+        stream: &stream,
+        reason: &reason,
+        by: None,
+        event: &message.id,
+        detail: &detail,
+        followed: shared.journeys.may_hold(asker.event),
+    });
     reject(shared, asker, stream, cause, reason, None, detail);
 }
 
@@ -79,7 +88,10 @@ struct Pipeline {
 /// Why a message is not written.
 struct Refused {
     event: Arc<str>,
+    /// What the message is.
+    about: String,
     cause: RejectCause,
+    by: Option<Arc<VersionInfo>>,
     stream: Symbol,
     reason: Symbol,
     retry_after: Option<Duration>,
@@ -88,6 +100,8 @@ struct Refused {
 /// One message of a [`Pipeline`].
 struct Admitted {
     asker: Asker,
+    /// Its event id, if its producer gave it.
+    event: Arc<str>,
     stream: Symbol,
     reason: Symbol,
     lane: Lane,
@@ -151,7 +165,7 @@ impl Writer {
                     journey::turned_away(shared, now, &pending.message, &pending.asker);
                     unavailable(
                         shared,
-                        pending.asker,
+                        (pending.asker, &pending.message.id),
                         open.name(),
                         open.retry_after,
                         open.to_string(),
@@ -181,7 +195,7 @@ impl Writer {
         let decided = Decided { now, began, took };
         journey::decided(shared, &self.admitter, decided, &messages, &askers);
         spans::decided(shared, &self.admitter, decided, &askers);
-        let pipeline = assemble(shared, permit, &messages, rulings, askers);
+        let pipeline = assemble(shared, permit, &messages, &self.admitter, askers);
         if pipeline.appends.is_empty() && pipeline.refused.is_empty() {
             shared.publish_breaker().give_back(pipeline.permit);
             return None;
@@ -225,7 +239,7 @@ fn assemble(
     shared: &Shared,
     permit: Permit,
     messages: &[Message],
-    rulings: &[Ruling],
+    admitter: &Admitter,
     askers: Vec<(Asker, bool)>,
 ) -> Pipeline {
     let mut pipeline = Pipeline {
@@ -235,7 +249,7 @@ fn assemble(
         permit,
     };
     let window = shared.config.publish.dedup_window;
-    for ((message, ruling), (asker, named)) in messages.iter().zip(rulings).zip(askers) {
+    for ((message, ruling), (asker, named)) in messages.iter().zip(admitter.rulings()).zip(askers) {
         let named = named && !window.is_zero();
         match *ruling {
             Ruling::Write {
@@ -259,9 +273,12 @@ fn assemble(
                     record: shared.record(message),
                     once,
                 };
+                let once = append.once.as_ref();
+                let event = once.map_or_else(Arc::default, |once| Arc::clone(&once.event));
                 pipeline.appends.push(append);
                 pipeline.askers.push(Admitted {
                     asker,
+                    event,
                     stream,
                     reason,
                     lane,
@@ -270,16 +287,15 @@ fn assemble(
             }
             Ruling::Refuse {
                 cause,
+                place,
                 stream,
                 reason,
                 retry_after,
             } => {
                 let refused = Refused {
-                    event: if named {
-                        message.id.as_str().into()
-                    } else {
-                        Arc::default()
-                    },
+                    event: message.id.as_str().into(),
+                    about: journey::about(message),
+                    by: admitter.refused_by(cause, place).cloned(),
                     cause,
                     stream,
                     reason,
@@ -299,7 +315,14 @@ fn assemble(
 fn refuse(shared: &Shared, asker: Asker, refused: &Refused) {
     let reason = shared.name(refused.reason);
     let stream = shared.name(refused.stream);
-    shared.count_publish(&stream, PublishOutcome::Rejected, &reason, 1);
+    shared.count_rejection(&Refusal {
+        stream: &stream,
+        reason: &reason,
+        by: refused.by.as_ref(),
+        event: &refused.event,
+        detail: &refused.about,
+        followed: shared.journeys.may_hold(asker.event),
+    });
     let detail = format!("refused by the {} policy", cause_name(refused.cause));
     reject(
         shared,
@@ -348,8 +371,8 @@ async fn write(shared: Arc<Shared>, pipeline: Pipeline) {
         Ok(results) => answer(&shared, now, took, askers, results),
         Err(error) => {
             tracing::warn!(error = %error, messages = askers.len(), "a pipeline was not written");
-            for admitted in askers {
-                unwritten(&shared, admitted.asker, &error);
+            for Admitted { asker, event, .. } in askers {
+                unwritten(&shared, asker, &event, &error);
             }
         }
     }
@@ -368,6 +391,7 @@ fn answer(
     for (admitted, result) in askers.into_iter().zip(results) {
         let Admitted {
             asker,
+            event,
             stream,
             reason,
             lane,
@@ -397,7 +421,7 @@ fn answer(
                 // A producer that no longer listens has given up the answer, not the message.
                 asker.reply.send(accepted).ok();
             }
-            Err(error) => unwritten(shared, asker, &error),
+            Err(error) => unwritten(shared, asker, &event, &error),
         }
     }
     let all = took.iter().map(|(series, ..)| series);
@@ -435,8 +459,8 @@ fn answer_refused(
     let recalled = match recalled {
         Ok(recalled) => recalled,
         Err(error) => {
-            for (asker, _) in refused {
-                unwritten(shared, asker, &error);
+            for (asker, refused) in refused {
+                unwritten(shared, asker, &refused.event, &error);
             }
             return;
         }
@@ -475,19 +499,32 @@ fn duplicate(shared: &Shared, asker: Asker, stream: Symbol, id: EntryId, note: &
     asker.reply.send(first.again(id)).ok();
 }
 
-fn unwritten(shared: &Shared, asker: Asker, error: &StoreError) {
+fn unwritten(shared: &Shared, asker: Asker, event: &str, error: &StoreError) {
     unavailable(
         shared,
-        asker,
+        (asker, event),
         error.name(),
         RETRY_AFTER_FAULT,
         error.to_string(),
     );
 }
 
-fn unavailable(shared: &Shared, asker: Asker, reason: &str, after: Duration, detail: String) {
+fn unavailable(
+    shared: &Shared,
+    (asker, event): (Asker, &str),
+    reason: &str,
+    after: Duration,
+    detail: String,
+) {
     let reason: Arc<str> = reason.into();
-    shared.count_publish(&Arc::default(), PublishOutcome::Rejected, &reason, 1);
+    shared.count_rejection(&Refusal {
+        stream: &Arc::default(),
+        reason: &reason,
+        by: None,
+        event,
+        detail: &detail,
+        followed: shared.journeys.may_hold(asker.event),
+    });
     reject(
         shared,
         asker,

@@ -407,7 +407,10 @@ impl proto::admin_server::Admin for Admin {
     ) -> Result<Response<proto::OverviewResponse>, Status> {
         self.who(request.metadata(), Right::ReadBus)?;
         let span = convert::span(&request.get_ref().span)?;
-        let overview = overview(&self.bus, &self.registry, span).await;
+        let right = Right::ReadDeadLetters;
+        let lacks = self.who(request.metadata(), right).is_err();
+        let lacks = lacks.then_some(right);
+        let overview = overview(&self.bus, &self.registry, span, lacks).await;
         Ok(Response::new(proto::OverviewResponse {
             json: convert::json(&overview)?,
         }))

@@ -46,6 +46,15 @@ pub(super) fn latency(ms: f64) -> String {
     }
 }
 
+/// A latency of a step that is measured in whole ms, given in ms, in at most 6 characters.
+pub(super) fn latency_in_ms(ms: f64) -> String {
+    match ms {
+        ms if ms < 0.5 => "<1".to_owned(),
+        ms if ms < 99_999.5 => format!("{:.0}", ms.round()),
+        ms => latency(ms),
+    }
+}
+
 /// A length of time in at most 5 characters, in its largest unit.
 pub(super) fn age(ms: u64) -> String {
     let seconds = ms / 1_000;
@@ -61,6 +70,14 @@ pub(super) fn age(ms: u64) -> String {
 /// [`age`], or that there is none.
 pub(super) fn age_or_none(ms: Option<u64>) -> String {
     ms.map_or_else(|| NONE.to_owned(), age)
+}
+
+/// The age of the oldest message of a stream. What came after the last sample has none yet.
+pub(super) fn age_of_oldest(ms: Option<u64>, depth: u64) -> String {
+    match (ms, depth) {
+        (None, 1..) => "new".to_owned(),
+        _ => age_or_none(ms),
+    }
 }
 
 /// The first of a text that fits, with a dot for what does not.
@@ -150,6 +167,17 @@ mod tests {
         for (ms, expected) in latencies {
             assert_eq!(latency(ms), expected);
         }
+        let in_ms = [
+            (0.0, "<1"),
+            (0.5, "1"),
+            (0.996, "1"),
+            (12.3, "12"),
+            (99_999.0, "99999"),
+            (86_400_000.0, "86400s"),
+        ];
+        for (ms, expected) in in_ms {
+            assert_eq!(latency_in_ms(ms), expected);
+        }
         let ages = [
             (0, "0ms"),
             (999, "999ms"),
@@ -164,6 +192,15 @@ mod tests {
             assert_eq!(age(ms), expected);
         }
         assert_eq!(age_or_none(None), "-");
+        let oldest = [
+            (Some(5), 1, "5ms"),
+            (Some(5), 0, "5ms"),
+            (None, 3, "new"),
+            (None, 0, "-"),
+        ];
+        for (age, depth, expected) in oldest {
+            assert_eq!(age_of_oldest(age, depth), expected);
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ use super::{FAINT, host, policies, write};
 use crate::bus::StreamStatus;
 use crate::cli::top::answer::{Answer, Latency};
 use crate::cli::top::model::{Model, Pane};
-use crate::cli::top::words::{age_or_none, column, count, latency, rate, spark};
+use crate::cli::top::words::{
+    age_of_oldest, age_or_none, column, count, latency, latency_in_ms, rate, spark,
+};
 use crate::latency::Stage;
 
 /// The steps that are told in a pane.
@@ -42,7 +44,7 @@ pub(super) fn draw_stream(model: &Model, area: Rect, buffer: &mut Buffer) {
         return;
     };
     let lines = of_stream(answer, stream, usize::from(area.width));
-    let title = format!("Stream {}", stream.name);
+    let title = format!("Stream {}, rates of 1m", stream.name);
     write(model, Pane::Streams, &title, lines, area, buffer);
 }
 
@@ -62,7 +64,10 @@ fn title(model: &Model) -> String {
     match model.pane {
         Pane::Streams => {
             let name = model.chosen_stream().map_or("", |stream| &stream.name);
-            format!("Stream {name}, latencies of {} in ms", span.name())
+            format!(
+                "Stream {name}, rates of 1m, latencies of {} in ms",
+                span.name()
+            )
         }
         Pane::Latency => format!("Latencies of {} in ms", span.name()),
         Pane::Host => "Mode, breakers, dead letters".to_owned(),
@@ -121,7 +126,7 @@ fn of_stream(answer: &Answer, stream: &StreamStatus, width: usize) -> Vec<Line<'
         count(stream.depth),
         count(stream.length),
         count(stream.delayed),
-        age_or_none(stream.oldest_age_ms)
+        age_of_oldest(stream.oldest_age_ms, stream.depth)
     ))];
     let rates = stream.rates;
     let line = |name: &str, now: String, figure: fn(&Point) -> f64| {
@@ -177,7 +182,10 @@ fn steps(answer: &Answer, stages: &[Stage], width: usize) -> Vec<Line<'static>> 
         .filter(|told| stages.contains(&told.stage));
     lines.extend(told.map(|told| {
         let name = told.stage.name().replace('_', " ");
-        Line::from(format!(" {name:<width$}{}", figures_of(&told.summary)))
+        Line::from(format!(
+            " {name:<width$}{}",
+            figures_of(told.stage, &told.summary)
+        ))
     }));
     lines
 }
@@ -209,14 +217,14 @@ fn series<'a>(series: impl Iterator<Item = &'a Latency>, with_stream: bool) -> V
             name(&series.stream),
             series.priority,
             column(&series.outcome, 14),
-            figures_of(&series.summary)
+            figures_of(series.stage, &series.summary)
         ))
     }));
     lines
 }
 
 /// The figures, 7 characters each; none of what did not happen.
-fn figures_of(summary: &Summary) -> String {
+fn figures_of(stage: Stage, summary: &Summary) -> String {
     let Summary {
         p50_ms,
         p95_ms,
@@ -225,6 +233,7 @@ fn figures_of(summary: &Summary) -> String {
     } = *summary;
     let told = |ms: f64| match summary.count {
         0 => "-".to_owned(),
+        _ if stage.is_in_ms() => latency_in_ms(ms),
         _ => latency(ms),
     };
     let figures = [

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::Line;
 
-use super::{ALARM, CAUTION, write};
+use super::{ALARM, CAUTION, FAINT, write};
 use crate::cli::top::answer::{Answer, Breaker, Forced, ModeStatus};
 use crate::cli::top::model::{Model, Pane};
 use crate::cli::top::words::{age, count};
@@ -78,6 +78,7 @@ fn letters_short(answer: &Answer) -> Vec<Line<'static>> {
         let age = age(last.age_ms);
         lines.push(format!(" last {age} {class}/{reason} {stream}").into());
     }
+    lines.extend(withheld(answer));
     lines.extend(trouble(answer));
     lines
 }
@@ -90,7 +91,11 @@ pub(super) fn letters(answer: &Answer) -> Vec<Line<'static>> {
         lines.push(format!(" last, {} ago: {}", age(last.age_ms), last.id).into());
         lines.push(format!(" {class}: {reason}, after {failure}").into());
         lines.push(format!(" from {}, group {}", last.stream, last.group).into());
+        if !last.event_id.is_empty() {
+            lines.push(format!(" event {}: {}", last.event_id, last.detail).into());
+        }
     }
+    lines.extend(withheld(answer));
     lines.extend(trouble(answer));
     lines
 }
@@ -102,6 +107,12 @@ fn held(answer: &Answer) -> Line<'static> {
         Some(length) => Line::styled(format!(" {} dead letters", count(length)), CAUTION),
         None => Line::styled(" dead letters: not known", ALARM),
     }
+}
+
+/// Why the last one is not told.
+fn withheld(answer: &Answer) -> Option<Line<'static>> {
+    let right = answer.dead_letters.lacks?;
+    Some(Line::styled(format!(" the last one: needs {right}"), FAINT))
 }
 
 fn trouble(answer: &Answer) -> Option<Line<'static>> {

@@ -9,7 +9,7 @@ use super::{FAINT, HEIGHT_MAX, WIDE, write};
 use crate::bus::StreamStatus;
 use crate::cli::top::answer::worst_group;
 use crate::cli::top::model::{Model, Pane};
-use crate::cli::top::words::{NONE, age_or_none, column, count, fit, rate, spark};
+use crate::cli::top::words::{NONE, age_of_oldest, column, count, fit, rate, spark};
 
 /// How wide the columns are whose width depends on something.
 struct Widths {
@@ -41,8 +41,8 @@ pub(super) fn draw(model: &Model, area: Rect, buffer: &mut Buffer) {
     }
     let hidden = streams.len().saturating_sub(room);
     let title = match hidden {
-        0 => "Streams".to_owned(),
-        _ => format!("Streams, {} of {}", room, streams.len()),
+        0 => "Streams, rates of 1m".to_owned(),
+        _ => format!("Streams, {} of {}, rates of 1m", room, streams.len()),
     };
     write(model, Pane::Streams, &title, lines, area, buffer);
 }
@@ -90,7 +90,7 @@ fn row(model: &Model, stream: &StreamStatus, widths: &Widths, chosen: bool) -> L
         count(stream.depth),
         rate(stream.rates.published_per_s),
         rate(stream.rates.delivered_per_s),
-        age_or_none(stream.oldest_age_ms),
+        age_of_oldest(stream.oldest_age_ms, stream.depth),
         column(&worst(stream, widths.group), widths.group),
     );
     match chosen {

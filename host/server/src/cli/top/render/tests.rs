@@ -131,7 +131,8 @@ pub(in crate::cli::top) fn answer() -> Value {
         "dead_letters": {
             "length": 3, "error": null,
             "last": {
-                "id": "1764000000000-0", "class": "handler", "reason": "exhausted",
+                "id": "1764000000000-0", "event_id": "order/7", "message_type": 4,
+                "detail": "no room in the warehouse", "class": "handler", "reason": "exhausted",
                 "failure": "handler-error", "stream": "oona.normal", "group": "workers",
                 "age_ms": 240_000,
             },
@@ -257,7 +258,9 @@ fn what_is_wrong_is_seen() {
     let mut wrong = answer();
     wrong["status"]["ready"] = json!(false);
     wrong["status"]["store"]["up"] = json!(false);
-    wrong["dead_letters"] = json!({ "length": null, "last": null, "error": "no route" });
+    wrong["dead_letters"] = json!({
+        "length": null, "last": null, "lacks": "dead-letters:read", "error": "no route",
+    });
     let policy = &mut wrong["status"]["policies"][1];
     policy["fallback"] = json!({
         "from": { "name": "mine", "version": "2", "source": "wasm" }, "fault": "it traps",
@@ -281,6 +284,7 @@ fn what_is_wrong_is_seen() {
         "2 alerts: drops, queue_depth oona.normal; ",
         "dead letters: not known",
         "no route",
+        "the last one: needs dead-letters:read",
         "instead of mine@2: it traps",
         "mine.wasm is no component",
         "open (forced by ada: repairs)",
