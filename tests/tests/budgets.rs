@@ -96,11 +96,11 @@ fn budgets_and_what_is_used_of_them_are_seen() {
     let failed = used("failures");
     assert!((1.0..=2.0).contains(&failed), "{failed}");
     let list = ask(&host, &["policy", "list"]);
-    let spent = format!("{failed} of 2 forgiven in 3600000 ms are spent");
+    let spent = format!("{failed} of 2 tolerated failures in 1 h");
     for words in [
         &*spent,
         "slowest call of late ",
-        " of 10 ms, memory ",
+        "limit 10 ms of CPU time; memory ",
         " of 16384 KiB",
     ] {
         assert!(list.contains(words), "no `{words}` in\n{list}");

@@ -1,34 +1,54 @@
 // Objectives, what is left of their budgets, and what fires.
 
-import { getIfServed } from './api.js';
-import { facts, fill, h, keep, marked, panel, show, table, tell } from './dom.js';
-import { age, count, figure, number, spaced, time } from './words.js';
+import { getIfServed, why } from './api.js';
+import { fill, h, keep, keptFacts, marked, panel, show, table, tell } from './dom.js';
+import { age, coarse, count, figure, number, spaced, span, time } from './words.js';
 
 const EVERY_MS = 2_000;
+
+/** What would be told as 0.00 is 0. */
+const rounded = (value) => (Math.abs(value) < 0.005 ? 0 : value);
 
 /** A value and what it is measured in. */
 function measure(value, unit) {
   if (unit === 'flag') return value > 0 ? 'yes' : 'no';
-  return unit === 'percent' ? `${number(value)} %` : `${number(value)} ${unit}`;
+  const told = number(rounded(value));
+  return `${told} ${{ percent: '%', 'times the limit': '× the limit' }[unit] ?? unit}`;
 }
 
 const TONES = { pending: 'caution', firing: 'bad' };
 
 export function open() {
   const missing = h('p', { class: 'empty', hidden: true }, 'Alerts are not available on this host.');
+  const unknown = h('p', { class: 'empty' }, 'Not known yet.');
+  const failure = h('p', { class: 'wrong', role: 'alert' });
   const parts = [alerts(), objectives(), recent(), calm()];
-  const grid = h('div', { class: 'grid' }, parts.map(({ root }) => root));
-  const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Alerts'), missing, grid);
+  const grid = h('div', { class: 'grid', hidden: true }, parts.map(({ root }) => root));
+  const root = h('div', { class: 'page' }, h('h1', { class: 'hidden' }, 'Alerts'), failure, unknown, missing, grid);
   let asked = 0;
+
+  async function ask() {
+    try {
+      const now = await getIfServed('/v1/alerts');
+      tell(failure, '');
+      return now;
+    } catch (error) {
+      tell(failure, `Alerts could not be read: ${why(error)}.${grid.hidden ? '' : ' What is shown is from before.'}`);
+      return undefined;
+    }
+  }
+
   async function refresh() {
     asked = Date.now();
-    const now = await getIfServed('/v1/alerts').catch(() => undefined);
+    const now = await ask();
     if (now === undefined) return;
+    show(unknown, false);
     show(missing, now === null);
     show(grid, now !== null);
     if (now === null) asked = Infinity;
-    if (now) parts.forEach((part) => part.update(now));
+    else parts.forEach((part) => part.update(now));
   }
+
   return { root, open: refresh, update: () => Date.now() - asked >= EVERY_MS && refresh() };
 }
 
@@ -40,9 +60,9 @@ function alerts() {
     const [name, severity] = [h('strong'), h('span', { class: 'faint' })];
     const [value, threshold] = [h('td', { class: 'number' }), h('td', { class: 'number' })];
     const since = h('td');
-    const [why, advice] = [h('div'), h('div', { class: 'faint' })];
+    const [reason, advice] = [h('div'), h('div', { class: 'faint' })];
     return {
-      root: h('tr', {}, h('td', {}, mark), h('td', {}, name, ' ', severity), value, threshold, since, h('td', { class: 'words' }, why, advice)),
+      root: h('tr', {}, h('td', {}, mark), h('td', {}, name, ' ', severity), value, threshold, since, h('td', { class: 'words' }, reason, advice)),
       update(now) {
         mark.className = `tag ${TONES[now.state]}`;
         tell(mark, now.state);
@@ -51,7 +71,7 @@ function alerts() {
         tell(value, measure(now.value, now.unit));
         tell(threshold, now.unit === 'flag' ? '–' : measure(now.threshold, now.unit));
         tell(since, time(now.since_ms));
-        fill(why, now.reason, ...marked(now.reason));
+        fill(reason, now.reason, ...marked(now.reason));
         fill(advice, now.advice, ...marked(now.advice));
       },
     };
@@ -98,6 +118,25 @@ function calm() {
   };
 }
 
+/** What of a budget is left, in words; whether more than all of it was spent. */
+function budget({ total, budget_left: left }) {
+  if (!total) return ['no events yet', false];
+  if (left >= 0) return [`${(left * 100).toFixed(1)} % of the budget is left`, false];
+  return [`budget overspent ${figure(1 - left)}-fold`, true];
+}
+
+const UNITS_MS = { m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** How fast a budget burns over the shortest window and the longest, as far as the host has run. */
+function burns({ burn, since_ms: since }) {
+  const ran = Math.max(Date.now() - since, 0);
+  const told = [burn[0], burn.at(-1)].map(({ window, rate }) => {
+    const length = parseInt(window, 10) * UNITS_MS[window.at(-1)];
+    return `${figure(rounded(rate))}× ${length > ran ? `since the start (${coarse(ran)})` : `over ${span(length)}`}`;
+  });
+  return [...new Set(told)].join(', ');
+}
+
 function objectives() {
   const body = h('div', { class: 'cards' });
   const { root } = panel('Objectives', { wide: true, id: 'objectives' }, body);
@@ -106,19 +145,25 @@ function objectives() {
     const says = h('strong');
     const meter = h('meter', { min: 0, max: 1, low: 0.25, high: 0.5, optimum: 1, 'aria-label': 'Budget left' });
     const left = h('span');
-    const more = h('div');
+    const more = keptFacts();
     return {
-      root: h('div', { class: 'card' }, name, says, h('span', { class: 'line' }, meter, left), more),
+      root: h('div', { class: 'card' }, name, says, h('span', { class: 'line' }, meter, left), more.root),
       update(now) {
         tell(name, spaced(now.name));
         tell(says, now.says);
-        meter.value = Math.max(0, Math.min(1, now.budget_left));
-        tell(left, `${(now.budget_left * 100).toFixed(1)} % of the budget is left`);
-        fill(more, now, () => facts([
+        const [words, overspent] = budget(now);
+        // Where low is good, a full bar is red.
+        meter.optimum = overspent ? 0 : 1;
+        meter.value = overspent ? 1 : Math.min(1, now.budget_left);
+        meter.ariaLabel = overspent ? 'Budget overspent' : 'Budget left';
+        show(meter, now.total > 0);
+        tell(left, words);
+        left.className = overspent ? 'wrong' : now.total ? '' : 'faint';
+        more.update([
           ['Target', `${(now.target * 100).toFixed(2).replace(/\.?0+$/, '')} % over ${now.window}`],
           ['Good', `${count(now.good)} of ${count(now.total)}`],
-          ['Burn rate', [now.burn[0], now.burn.at(-1)].map(({ window, rate }) => `${figure(rate)}× over ${window}`).join(', ')],
-        ]));
+          ['Burn rate', burns(now)],
+        ]);
       },
     };
   };

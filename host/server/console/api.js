@@ -62,6 +62,9 @@ export const post = (path, body) =>
     signal: AbortSignal.timeout(ACT_MS_MAX),
   });
 
+/** Why a question was not answered, in words. */
+export const why = (error) => (error instanceof Refused ? error.message : 'the host does not answer');
+
 /** What a host answers that knows no such thing: where another path fits, it takes the name for something else. */
 const UNSERVED = [400, 404, 405];
 

@@ -30,6 +30,14 @@ export function fill(element, made, ...children) {
   if (element.madeOf === key) return;
   element.madeOf = key;
   element.replaceChildren(...children.flat().map((child) => (typeof child === 'function' ? child() : child)));
+  [...element.children].forEach((child) => label(child, element.titles));
+}
+
+/** Says at each cell of a row what its column is: on a narrow screen rows are cards, and the heads are not seen. */
+function label(row, titles) {
+  titles?.forEach((title, index) => {
+    if (title && typeof title === 'string' && row.children[index]) row.children[index].dataset.label = title;
+  });
 }
 
 /**
@@ -48,7 +56,10 @@ export function keep(parent, items, key, make) {
   }
   items.forEach((item, index) => {
     const name = key(item);
-    if (!kept.has(name)) kept.set(name, make(item));
+    if (!kept.has(name)) {
+      kept.set(name, make(item));
+      label(kept.get(name).root, parent.titles);
+    }
     const child = kept.get(name);
     if (parent.children[index] !== child.root) parent.insertBefore(child.root, parent.children[index] ?? null);
     child.update(item);
@@ -63,11 +74,12 @@ export function panel(title, { note, id, wide, actions } = {}, ...children) {
   return { root, note: told };
 }
 
-/** A table: `columns` are `[title, class]`. */
-export function table(label, columns) {
+/** A table: `columns` are `[title, class]`. Rows come into `body` by `keep` or `fill`. */
+export function table(name, columns) {
   const heads = columns.map(([title, kind]) => h('th', { scope: 'col', class: kind }, title));
   const body = h('tbody');
-  const root = h('div', { class: 'scroll' }, h('table', { 'aria-label': label }, h('thead', {}, h('tr', {}, heads)), body));
+  body.titles = columns.map(([title]) => title);
+  const root = h('div', { class: 'scroll' }, h('table', { class: 'cells', 'aria-label': name }, h('thead', {}, h('tr', {}, heads)), body));
   return { root, body };
 }
 
@@ -80,6 +92,16 @@ export const facts = (pairs) =>
     h('dt', {}, name),
     h('dd', {}, value instanceof Node ? value : String(value ?? '–')),
   ]));
+
+/** As `facts`, of texts that change: `update` takes the pairs, and leaves alone what stays. */
+export function keptFacts() {
+  const root = h('dl', { class: 'facts' });
+  const pair = ([name]) => {
+    const value = h('dd');
+    return { root: h('div', {}, h('dt', {}, name), value), update: ([, text]) => tell(value, text) };
+  };
+  return { root, update: (pairs) => keep(root, pairs.filter(Boolean), ([name]) => name, pair) };
+}
 
 let silence;
 

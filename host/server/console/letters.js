@@ -1,8 +1,8 @@
 // Dead letters: to look at, to understand, to send back.
 
-import { get, getIfServed, post } from './api.js';
+import { get, getIfServed, post, why } from './api.js';
 import { confirm } from './dialog.js';
-import { facts, fill, h, keep, panel, say, show, table, tell } from './dom.js';
+import { facts, fill, h, keep, marked, panel, say, show, table, tell } from './dom.js';
 import { age, bytes, count, figure, percent, plural, time } from './words.js';
 
 const PAGE = 50;
@@ -75,7 +75,8 @@ export function open(state) {
       tell(none, [...new FormData(filter)].some(([, value]) => value) ? 'None fits. Clear the filter to see all.' : 'There are no dead letters.');
       tell(status, found.foreign ? `${plural(found.foreign, 'entry', 'entries')} of the stream are no dead letters of this bus` : '');
     } catch (error) {
-      tell(status, `Could not be read: ${error.message}`);
+      show(none, false);
+      tell(status, `Could not be read: ${why(error)}${rows.length ? '. What is shown is from before' : ''}`);
     }
     previous.disabled = starts.length < 2;
     more.disabled = !next;
@@ -91,7 +92,9 @@ export function open(state) {
       const answer = await get(`/v1/dead-letters/${encodeURIComponent(id)}`);
       if (shown === id) fill(detail, answer, () => letterDetails(answer, mayAct && (() => redrive([id]))));
     } catch (error) {
-      fill(detail, [id, error.message], () => h('p', { class: 'wrong' }, error.message));
+      if (shown !== id) return;
+      shown = null;
+      fill(detail, [id, why(error)], () => h('div', { class: 'head' }, h('p', { class: 'wrong' }, marked(why(error))), h('div', { class: 'buttons' }, closing())));
     }
   }
 
@@ -156,6 +159,8 @@ export function open(state) {
   };
 }
 
+const closing = () => h('a', { class: 'button quiet', href: '#/dead-letters', 'aria-label': 'Close the dead letter' }, 'Close');
+
 function letterDetails({ letter, content, verified, message, explanation }, redrive) {
   const signature = { true: 'good', false: 'no key of this bus verifies it' }[verified] ?? 'not looked at: the bus has no key';
   const attributes = Object.entries(letter.attributes);
@@ -163,7 +168,7 @@ function letterDetails({ letter, content, verified, message, explanation }, redr
     h('div', { class: 'head' }, h('h2', {}, letter.event_id || letter.id), h('div', { class: 'buttons' },
       letter.event_id && h('a', { class: 'button quiet', href: `#/journey/${encodeURIComponent(letter.event_id)}` }, 'Journey'),
       redrive && h('button', { class: 'primary', onclick: redrive }, 'Redrive…'),
-      h('a', { class: 'button quiet', href: '#/dead-letters', 'aria-label': 'Close the dead letter' }, 'Close'))),
+      closing())),
     facts([
       ['Class', h('span', { class: 'tag bad' }, letter.class)],
       ['Reason', `${letter.reason}, said ${letter.policy}`],
@@ -214,8 +219,9 @@ function auditor() {
       tell(note, [`${count(now.sampled)} of ${count(now.length)} looked at, ${time(now.at_ms)}`,
         now.oldest_ms !== null && `oldest ${age(now.at_ms - now.oldest_ms)}`, now.rising && 'rising'].filter(Boolean).join('; '));
       const told = Object.entries(now.counts).map(([name, list]) => [name, list.filter(({ estimate }) => estimate > 0)]);
-      const none = h('p', { class: 'empty' }, 'There were no dead letters.');
-      fill(body, told, ...(now.length ? told.map(([name, list]) => () => counts(name, list)) : [none]));
+      const none = `At ${time(now.at_ms)} there were no dead letters.`;
+      if (now.length) fill(body, told, ...told.map(([name, list]) => () => counts(name, list)));
+      else fill(body, none, () => h('p', { class: 'empty' }, none));
     },
   };
 }

@@ -1,9 +1,10 @@
 // Which versions decide, what is tried beside them, what can be gone back to.
 
-import { get, post } from './api.js';
+import { get, post, why } from './api.js';
 import { confirm } from './dialog.js';
-import { facts, fill, h, keep, panel, say, table, tell } from './dom.js';
-import { bytes, count, digest, percent, plural, time, version } from './words.js';
+import { fill, h, keep, keptFacts, panel, say, show, table, tell } from './dom.js';
+import { history, names } from './history.js';
+import { bytes, count, digest, ms, percent, plural, span, time, version } from './words.js';
 
 const EVERY_MS = 2_000;
 
@@ -17,19 +18,26 @@ export function open(state) {
     h('div', { class: 'grid' }, kept.root, changes.root));
   let asked = 0;
 
-  async function refresh() {
-    asked = Date.now();
+  async function ask() {
     try {
       const now = await get('/v1/policies');
       tell(failure, '');
-      const ofKind = ({ kind }) => now.history.filter((change) => change.kind === kind);
-      keep(cards, now.policies.map((policy) => ({ policy, changes: ofKind(policy), artifacts: now.artifacts })),
-        ({ policy }) => policy.kind, () => card(mayAct, act));
-      kept.update(now);
-      changes.update(now);
+      return now;
     } catch (error) {
-      tell(failure, `What is known of policies could not be read: ${error.message}`);
+      tell(failure, `What is known of policies could not be read: ${why(error)}`);
+      return null;
     }
+  }
+
+  async function refresh() {
+    asked = Date.now();
+    const now = await ask();
+    if (!now) return;
+    const ofKind = ({ kind }) => now.history.filter((change) => change.kind === kind);
+    keep(cards, now.policies.map((policy) => ({ policy, changes: ofKind(policy), artifacts: now.artifacts })),
+      ({ policy }) => policy.kind, () => card(mayAct, act));
+    kept.update(now);
+    changes.update(now);
   }
 
   async function act({ path, body, done }) {
@@ -70,11 +78,6 @@ async function activation(artifact) {
 /** What can be gone back to: what is before the activation in use. */
 const activations = (changes) => changes.filter(({ action }) => action === 'activate' || action === 'promote').reverse();
 
-function names(artifacts) {
-  const known = new Map(artifacts.map((artifact) => [artifact.digest, version(artifact)]));
-  return (change) => (change.digest ? known.get(change.digest) ?? change.digest.slice(0, 12) : 'as the host was started');
-}
-
 async function rollback({ policy, changes, artifacts }) {
   const name = names(artifacts);
   const [, ...before] = activations(changes);
@@ -103,68 +106,124 @@ async function conclusion(policy, promote) {
   };
 }
 
+/** One kind. It is made once, and told what changes: what is open stays open, and what has the focus keeps it. */
 function card(mayAct, act) {
   let shown;
   const title = h('h2');
-  const body = h('div');
   const back = h('button', { class: 'quiet', onclick: async () => act(await rollback(shown)) }, 'Roll back…');
-  const head = h('div', { class: 'head' }, title, mayAct && back);
+  const [name, origin] = [h('strong'), h('code')];
+  const known = keptFacts();
+  const troubles = [0, 1, 2].map(() => h('p', { class: 'wrong' }));
+  const mix = reasons();
+  const tried = trial(mayAct, async (promote) => act(await conclusion(shown.policy, promote)));
+  const config = h('pre');
+  const root = h('section', { class: 'panel' }, h('div', { class: 'head' }, title, mayAct && back),
+    h('p', { class: 'line big' }, name, origin), known.root, troubles, mix.root, tried.root,
+    h('details', {}, h('summary', {}, 'Configuration'), config));
   return {
-    root: h('section', { class: 'panel' }, head, body),
+    root,
     update(item) {
       shown = item;
       const { policy, changes } = item;
+      root.dataset.kind = policy.kind;
+      name.dataset.figure = `policy:${policy.kind}`;
       tell(title, policy.kind);
       back.disabled = !activations(changes).length;
       back.title = back.disabled ? 'There is nothing to go back to' : '';
-      body.parentElement.dataset.kind = policy.kind;
-      fill(body, [policy, changes.length], () => details(policy, mayAct, act));
+      tell(name, version(policy));
+      tell(origin, digest(policy));
+      origin.title = policy.digest;
+      known.update(doing(policy.status));
+      troublesOf(policy.status).forEach((trouble, index) => tell(troubles[index], trouble));
+      mix.update(policy.status.decisions);
+      tried.update(policy.status.candidate);
+      tell(config, JSON.stringify(policy.config, null, 2));
     },
   };
 }
 
-function details(policy, mayAct, act) {
-  const { slot, candidate, not_started: notStarted, registry, decisions } = policy.status;
+function troublesOf({ slot: { fallback }, not_started: notStarted, registry: { refused } }) {
+  return [
+    fallback ? `Fell back from ${version(fallback.from)}: ${fallback.fault}` : '',
+    notStarted ?? '',
+    refused ? `This host does not follow the registry: ${refused}` : '',
+  ];
+}
+
+function doing({ slot, registry: { active } }) {
   const { budget } = slot;
-  const limits = budget.call_ms_max === null ? 'none: a native build'
-    : `slowest call ${(budget.call_us_recent_max / 1000).toFixed(2)} of ${budget.call_ms_max} ms, ${bytes(budget.memory_bytes_used)} of ${bytes(budget.memory_bytes_max)}`;
-  const active = registry.active;
-  return h('div', {},
-    h('p', { class: 'line big' }, h('strong', { data: { figure: `policy:${policy.kind}` } }, version(policy)), h('code', { title: policy.digest }, digest(policy))),
-    facts([
-      ['In use since', time(slot.since_ms)],
-      active && ['Changed by', `${active.by}${active.message ? `: ${active.message}` : ''}, revision ${active.revision}`],
-      ['Calls', `${plural(slot.decisions, 'decision')}, ${plural(slot.failures, 'failure')}; ${budget.failures_recent} of ${budget.failures_max} forgiven are spent`],
-      ['Limits', limits],
-    ]),
-    slot.fallback && h('p', { class: 'wrong' }, `Fell back from ${version(slot.fallback.from)}: ${slot.fallback.fault}`),
-    notStarted && h('p', { class: 'wrong' }, notStarted),
-    registry.refused && h('p', { class: 'wrong' }, `This host does not follow the registry: ${registry.refused}`),
-    reasons(decisions),
-    candidate && trial(policy, candidate, mayAct, act),
-    h('details', {}, h('summary', {}, 'Configuration'), h('pre', {}, JSON.stringify(policy.config, null, 2))));
+  return [
+    ['In use since', time(slot.since_ms)],
+    active && ['Changed by', `${active.by}${active.message ? `: ${active.message}` : ''}, revision ${active.revision}`],
+    ['Decided', `${plural(slot.decisions, 'decision')}, ${plural(slot.failures, 'failure')}`],
+    ['Tolerated', `${count(budget.failures_recent)} of ${plural(budget.failures_max, 'failure')} in ${span(budget.failures_window_ms)}`],
+    ['Slowest call', slowest(slot)],
+    budget.memory_bytes_max !== null && ['Memory', `${bytes(budget.memory_bytes_used)} of ${bytes(budget.memory_bytes_max)}`],
+  ];
 }
 
-function reasons(mix) {
-  const entries = Object.entries(mix).sort((a, b) => b[1] - a[1]);
-  const all = entries.reduce((total, [, number]) => total + number, 0);
-  if (!entries.length) return h('p', { class: 'empty' }, 'It has decided nothing yet.');
-  return h('table', { class: 'small', 'aria-label': 'What it decided, and why' }, h('tbody', {}, entries.map(([reason, number]) =>
-    h('tr', {}, h('th', { scope: 'row' }, reason), h('td', { class: 'number' }, count(number)), h('td', { class: 'number faint' }, percent(number, all))))));
+/** A call is one for a whole batch. It is timed by the clock; the limit is of the time that it really runs. */
+function slowest({ budget, decisions, failures }) {
+  const { call_us_recent_max: us, call_ms_max: max, failures_window_ms: window } = budget;
+  const limit = max === null ? 'no limit: a native build' : `limit ${count(max)} ms of CPU time`;
+  if (!decisions && !failures) return `not called yet; ${limit}`;
+  // It is told for its window and for the next.
+  const recent = `in the last ${span(2 * window)}`;
+  return us ? `${ms(us / 1000)} by the clock (a batch, ${recent}); ${limit}` : `none ${recent}; ${limit}`;
 }
 
-function trial(policy, candidate, mayAct, act) {
-  const share = candidate.mode.canary ? `canary, ${candidate.mode.canary.per_mille / 10} % of keys` : 'shadow';
-  const pairs = candidate.pairs.map((pair) => h('tr', {}, h('td', {}, pair.in_use), h('td', {}, pair.candidate),
-    h('td', { class: 'number' }, count(pair.count)), h('td', {}, pair.examples[0]?.message.id ?? '')));
-  const button = (promote, label) => h('button', { class: promote ? 'primary' : 'quiet', onclick: async () => act(await conclusion(policy, promote)) }, label);
-  return h('div', { class: 'trial' },
-    h('h3', {}, `On trial: ${version(candidate.version)}`, ' ', h('span', { class: 'tag caution' }, share)),
-    h('p', {}, `${count(candidate.disagreements)} of ${plural(candidate.decisions, 'decision')} differ (${percent(candidate.disagreements, candidate.decisions)}), ${plural(candidate.faults, 'failure')}`),
-    pairs.length > 0 && h('div', { class: 'scroll' }, h('table', { class: 'small', 'aria-label': 'Where they differ' },
-      h('thead', {}, h('tr', {}, ['In use says', 'Candidate says', 'Count', 'For instance'].map((head, index) => h('th', { scope: 'col', class: index === 2 ? 'number' : '' }, head)))),
-      h('tbody', {}, pairs))),
+function reasons() {
+  const body = h('tbody');
+  const list = h('table', { class: 'small', 'aria-label': 'What it decided, and why' }, body);
+  const none = h('p', { class: 'empty' }, 'It has decided nothing yet.');
+  const row = ({ reason }) => {
+    const [number, share] = [h('td', { class: 'number' }), h('td', { class: 'number faint' })];
+    return {
+      root: h('tr', {}, h('th', { scope: 'row' }, reason), number, share),
+      update(now) {
+        tell(number, count(now.number));
+        tell(share, percent(now.number, now.all));
+      },
+    };
+  };
+  return {
+    root: h('div', {}, list, none),
+    update(mix) {
+      const entries = Object.entries(mix).sort((a, b) => b[1] - a[1]);
+      const all = entries.reduce((total, [, number]) => total + number, 0);
+      show(list, all > 0);
+      show(none, all === 0);
+      keep(body, entries.map(([reason, number]) => ({ reason, number, all })), ({ reason }) => reason, row);
+    },
+  };
+}
+
+function trial(mayAct, conclude) {
+  const [name, share, differ] = [h('span'), h('span', { class: 'tag caution' }), h('p')];
+  const { root: list, body } = table('Where they differ', [['In use says'], ['Candidate says'], ['Count', 'number'], ['For instance']]);
+  const row = (pair) => {
+    const number = h('td', { class: 'number' });
+    return {
+      root: h('tr', {}, h('td', {}, pair.in_use), h('td', {}, pair.candidate), number, h('td', { class: 'words' }, pair.examples[0]?.message.id ?? '')),
+      update: (now) => tell(number, count(now.count)),
+    };
+  };
+  const button = (promote, label) => h('button', { class: promote ? 'primary' : 'quiet', onclick: () => conclude(promote) }, label);
+  const root = h('div', { class: 'trial', hidden: true }, h('h3', {}, 'On trial: ', name, ' ', share), differ, list,
     mayAct && h('div', { class: 'buttons' }, button(false, 'End the trial…'), button(true, 'Promote…')));
+  return {
+    root,
+    update(candidate) {
+      show(root, Boolean(candidate));
+      if (!candidate) return;
+      const { canary } = candidate.mode;
+      tell(name, version(candidate.version));
+      tell(share, canary ? `canary, ${canary.per_mille / 10} % of keys` : 'shadow');
+      tell(differ, `${count(candidate.disagreements)} of ${plural(candidate.decisions, 'decision')} differ (${percent(candidate.disagreements, candidate.decisions)}), ${plural(candidate.faults, 'failure')}`);
+      show(list, candidate.pairs.length > 0);
+      keep(body, candidate.pairs, (pair) => `${pair.in_use} ${pair.candidate}`, row);
+    },
+  };
 }
 
 function artifacts(mayAct, activate) {
@@ -194,26 +253,6 @@ function artifacts(mayAct, activate) {
       keep(body, list_.map((artifact) => ({ ...artifact, inUse: used.has(artifact.digest), config: configOf(artifact.digest) })), ({ digest: name }) => name, row);
       list.hidden = !list_.length;
       none.hidden = list_.length > 0;
-    },
-  };
-}
-
-function history() {
-  const { root: list, body } = table('History', [['Revision', 'number'], ['When'], ['What'], ['Policy'], ['By'], ['Why'], ['Decided']]);
-  const none = h('p', { class: 'empty' }, 'Nobody has changed anything yet.');
-  const { root } = panel('Who changed what', { wide: true, id: 'history' }, list, none);
-  return {
-    root,
-    update({ history: changes, artifacts: kept }) {
-      const name = names(kept);
-      fill(body, changes, ...[...changes].reverse().map((change) => () => {
-        const decided = Object.entries(change.decisions ?? {}).sort((a, b) => b[1] - a[1]).slice(0, 4);
-        return h('tr', {}, h('td', { class: 'number' }, count(change.revision)), h('td', {}, time(change.at_ms)),
-          h('td', {}, change.reverts_to ? `back to ${change.reverts_to}` : change.action), h('td', {}, `${change.kind ?? ''} ${change.action === 'push' ? version(change) : change.digest ? name(change) : ''}`),
-          h('td', {}, change.by), h('td', {}, change.message), h('td', { class: 'faint' }, decided.map(([reason, number]) => `${reason} ${count(number)}`).join(', ')));
-      }));
-      list.hidden = !changes.length;
-      none.hidden = changes.length > 0;
     },
   };
 }

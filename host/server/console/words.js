@@ -22,6 +22,7 @@ export function ms(number) {
   if (number === null || number === undefined) return '–';
   if (number >= 10_000) return `${(number / 1000).toFixed(1)} s`;
   if (number >= 100) return `${whole.format(number)} ms`;
+  if (number > 0 && number < 0.01) return '< 0.01 ms';
   return `${number >= 10 ? number.toFixed(1) : number.toFixed(2)} ms`;
 }
 
@@ -44,6 +45,12 @@ export function age(number) {
   if (hours < 48) return `${hours} h ${minutes % 60} min`;
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
+
+/** A length that somebody has set: `10 s`, `5 min`. */
+export const span = (number) => age(number).replace(/ 0 (s|min|h)$/, '').replace(/\.0 s$/, ' s');
+
+/** A length that grows: no more of it than its first unit. */
+export const coarse = (number) => age(number).split(' ').slice(0, 2).join(' ');
 
 export const bytes = (number) => {
   if (number < 1024) return `${number} B`;

@@ -141,6 +141,8 @@ impl Watch {
         let key = (reading.kind.name, reading.subject.clone());
         let alert = self.alerts.entry(key).or_default();
         let change = alert.look(now, reading.rule, reading.value);
+        let subject = reading.subject.as_deref().unwrap_or_default();
+        let advice = reading.kind.advice.replace("{subject}", subject);
         let status = AlertStatus {
             name: reading.kind.name.into(),
             subject: reading.subject,
@@ -151,7 +153,7 @@ impl Watch {
             threshold: reading.rule.fires_over,
             unit: reading.unit.into(),
             reason: reading.reason,
-            advice: reading.kind.advice.into(),
+            advice: advice.into(),
         };
         if let Some(change) = change {
             self.tell(now, change, &status);

@@ -25,7 +25,7 @@ mod top;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use output::{Format, Output};
 
@@ -123,7 +123,7 @@ impl Failure {
 /// Parses the command line, runs the command, and says what went wrong if something did.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(usage) => return print_usage(&usage),
     };
@@ -134,6 +134,37 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let mut matches = flowing(Cli::command()).try_get_matches()?;
+    let parsed = Cli::from_arg_matches_mut(&mut matches);
+    parsed.map_err(|error| error.format(&mut Cli::command()))
+}
+
+/// Leaves it to the width of the terminal where the lines of an epilogue end.
+fn flowing(command: clap::Command) -> clap::Command {
+    let epilogue = command.get_after_help().map(|text| flow(&text.to_string()));
+    let command = match epilogue {
+        Some(text) => command.after_help(text),
+        None => command,
+    };
+    command.mut_subcommands(flowing)
+}
+
+/// Joins the lines of each paragraph. Lines that begin with a space stand by themselves.
+fn flow(text: &str) -> String {
+    let mut flowing = String::with_capacity(text.len());
+    let mut is_open = false;
+    for line in text.lines() {
+        let continues = !line.is_empty() && !line.starts_with(' ');
+        if !flowing.is_empty() {
+            flowing.push(if is_open && continues { ' ' } else { '\n' });
+        }
+        flowing.push_str(line);
+        is_open = continues;
+    }
+    flowing
 }
 
 fn run(command: Command) -> Result<u8, Failure> {
@@ -181,10 +212,27 @@ fn print_usage(usage: &clap::Error) -> ExitCode {
 mod tests {
     use clap::CommandFactory;
 
-    use super::Cli;
+    use super::{Cli, flow, flowing};
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn paragraphs_flow_and_examples_stand_by_themselves() {
+        let text = "One\ntwo.\n\nThree\nfour:\n  oona a\n  oona b";
+        assert_eq!(flow(text), "One two.\n\nThree four:\n  oona a\n  oona b");
+    }
+
+    #[test]
+    fn no_epilogue_is_broken_by_hand() {
+        let mut command = flowing(Cli::command().term_width(80));
+        let demo = command.find_subcommand_mut("demo");
+        let help = demo.expect("there is one").render_long_help().to_string();
+        assert!(
+            help.contains("Five producers publish to two subscribers"),
+            "{help}"
+        );
     }
 }

@@ -25,19 +25,21 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::account::{Account, Era};
-use self::components::Components;
 pub use self::components::MissingPolicies;
+use self::components::{Components, HOSTILE_AT_ONCE, HOSTILE_LATER, SECOND_CONFIG};
 use self::report::{Acts, Contained, Hostile, Letters, Lost, Swap};
 pub use self::report::{Percentiles, Report};
-use self::served::Served;
+use self::served::{Served, put_in_use};
 use self::subscribers::{Handler, Subscriber};
 use crate::bus::{Bus, BusConfig, BusTasks, ConsumeConfig, DeadLetterView, Foundation};
 use crate::chain::chain;
 use crate::clock;
 use crate::config::ConfigError;
+use crate::gates::Gate;
 use crate::metrics::Metrics;
 use crate::otel::Tracer;
 use crate::policies::{ActivateError, ActivationReport, Policies, PolicyOptions, PolicyStatus};
+use crate::registry::{Registry, RegistryError};
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, StoreError};
 
@@ -59,7 +61,7 @@ const GROUP: &str = "training";
 /// What a demo is told.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
-    /// How long the producers publish.
+    /// How long the producers publish; longer on a machine that is too slow for the acts.
     pub length: Duration,
     /// Where the components are; the usual places without it.
     pub policies: Option<PathBuf>,
@@ -113,6 +115,9 @@ pub enum DemoError {
     /// A task panicked.
     #[error("a task of the demo ended early")]
     Task(#[from] JoinError),
+    /// The registry did not do what it was asked.
+    #[error("the registry of policies did not do what the demo asked")]
+    Registry(#[from] RegistryError),
     /// Something did not happen in time.
     #[error("{0} did not happen within {PATIENCE:?}")]
     Never(&'static str),
@@ -146,6 +151,7 @@ impl Demo {
             begin: Instant::now(),
             length: options.length,
             bus,
+            registry: served.registry.clone(),
             components,
             listener,
         };
@@ -257,6 +263,7 @@ async fn activate(
 /// The demo while it runs.
 struct Stage {
     bus: Bus,
+    registry: Registry,
     account: Arc<Account>,
     handler: Arc<Handler>,
     components: Components,
@@ -268,7 +275,8 @@ struct Stage {
 impl Stage {
     /// The script. Acts begin at a share of the length, or when the one before has ended.
     async fn play(&self) -> Result<Report, DemoError> {
-        let mut producers = self.producers();
+        let enough = CancellationToken::new();
+        let mut producers = self.producers(&enough);
         let ticker = tokio::spawn(tick(self.progress()));
         let stop = CancellationToken::new();
         let steady = self.subscriber("steady", &stop)?;
@@ -281,6 +289,9 @@ impl Stage {
         swap.pause_ns_max = self.routing().slot.pause_ns_max;
         let hostile = self.meet_a_hostile_policy().await?;
         let letters = self.bring_a_letter_back(0.8).await?;
+        // However slow the machine is: what is tried is tried under load.
+        self.at(1.0).await;
+        enough.cancel();
         while let Some(produced) = producers.join_next().await {
             produced?;
         }
@@ -297,6 +308,7 @@ impl Stage {
             &self.account,
             &filed,
             unfinished,
+            &self.components.second_path,
             Acts {
                 lost,
                 swap,
@@ -322,13 +334,13 @@ impl Stage {
         }
     }
 
-    fn producers(&self) -> JoinSet<()> {
+    fn producers(&self, enough: &CancellationToken) -> JoinSet<()> {
         self.tell("five producers publish: telemetry, commands, prefetch, reports, an emergency");
         let mut producers = JoinSet::new();
         for producer in &traffic::PRODUCERS {
             let (bus, account) = (self.bus.clone(), Arc::clone(&self.account));
-            let end = self.begin + self.length;
-            producers.spawn(traffic::produce(producer, bus, account, end));
+            let enough = enough.clone();
+            producers.spawn(traffic::produce(producer, bus, account, enough));
         }
         producers
     }
@@ -377,14 +389,10 @@ impl Stage {
         self.at(share).await;
         self.account.enter(Era::Between);
         let component = &self.components.second;
-        let config = components::SECOND_CONFIG;
-        let activated = activate(self.bus.policies(), component, config).await?;
-        let activation = activated
-            .map_err(|source| DemoError::Refused {
-                name: component.name,
-                source: Box::new(source),
-            })?
-            .activation;
+        let how = (SECOND_CONFIG, &[][..], "reports from the edge apart");
+        let since = Instant::now();
+        let activation = put_in_use(&self.registry, component, how).await?.activation;
+        let took = since.elapsed();
         self.account.enter(Era::Second);
         self.tell(&format!(
             "{} takes over from {} under load",
@@ -393,31 +401,31 @@ impl Stage {
         Ok(Swap {
             from: activation.replaced.to_string(),
             to: activation.version.to_string(),
-            took_us: activation.took_us,
+            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             pause_ns_max: 0,
         })
     }
 
-    /// An endless loop is refused at its trial; one that hides until it is in use is contained.
+    /// An endless loop is refused by the gates; one that hides until it is in use is forced past them, and
+    /// contained.
     async fn meet_a_hostile_policy(&self) -> Result<Hostile, DemoError> {
         let component = &self.components.hostile;
-        let policies = self.bus.policies();
-        let refused = activate(policies, component, components::HOSTILE_AT_ONCE).await?;
-        let refusal = refused.err().map(|error| chain(&error));
+        let how = (HOSTILE_AT_ONCE, &[][..], "an endless loop");
+        let refused = put_in_use(&self.registry, component, how).await;
+        let refusal = refused.err().map(|error| match error {
+            RegistryError::Refused(refused) => chain(&refused.refusal),
+            other => chain(&other),
+        });
         match &refusal {
             Some(reason) => self.tell(&format!("a hostile policy is refused: {reason}")),
             None => self.tell("a hostile policy was not refused"),
         }
         self.account.enter(Era::Hostile);
-        let activated = activate(policies, component, components::HOSTILE_LATER).await?;
-        let activation = activated
-            .map_err(|source| DemoError::Refused {
-                name: component.name,
-                source: Box::new(source),
-            })?
-            .activation;
+        let forced = &[Gate::Laws, Gate::Trial][..];
+        let how = (HOSTILE_LATER, forced, "an endless loop that hides");
+        let activation = put_in_use(&self.registry, component, how).await?.activation;
         let since = Instant::now();
-        self.tell("another hides its loop until it is in use");
+        self.tell("another, forced past the gates, hides its loop until it is in use");
         let fallen_back = async || self.routing().slot.fallback;
         let fallback = await_some(fallen_back, "the fall-back").await?;
         self.account.enter(Era::Second);

@@ -116,6 +116,13 @@ impl Journeys {
         self.chance.offer(now, count as u64);
     }
 
+    /// Of how many messages one is followed by now.
+    #[must_use]
+    pub fn one_in(&self) -> u64 {
+        let level = self.chance.level.load(Ordering::Relaxed);
+        1_u64.checked_shl(level).unwrap_or(u64::MAX)
+    }
+
     /// Whether the next step of this message is to be noted.
     #[must_use]
     pub fn wants(&self, hash: u64) -> bool {

@@ -27,6 +27,7 @@ pub mod http;
 pub mod journeys;
 pub mod latency;
 pub mod laws;
+mod length;
 pub mod metrics;
 pub mod native;
 pub mod otel;

@@ -103,14 +103,14 @@ fn keep(directory: &Path, name: &str, picture: &[u8]) {
 }
 
 /// Something to look at: messages that are handled, a few that are refused, and one that nobody can read.
-struct Traffic {
+pub(super) struct Traffic {
     stop: Arc<AtomicBool>,
     handler: JoinHandle<()>,
     producer: Option<thread::JoinHandle<()>>,
 }
 
 impl Traffic {
-    async fn begin(address: SocketAddr) -> Self {
+    pub(super) async fn begin(address: SocketAddr) -> Self {
         let mut subscriber = file_a_letter(address, "prefetch-000041", "blueprint=softmax").await;
         for id in ["prefetch-000042", "prefetch-000043"] {
             refuse(&mut subscriber, address, id, "blueprint=").await;

@@ -87,6 +87,8 @@ pub struct ObjectiveStatus {
     pub good: u64,
     /// All events of the period.
     pub total: u64,
+    /// Since when this host counts them, in ms since the epoch: no window reaches back further.
+    pub since_ms: u64,
     /// The share of the budget that is left; less than 0 if more than that was spent.
     pub budget_left: f64,
     /// How fast it burns.

@@ -9,11 +9,14 @@ use super::board::{BurnStatus, ObjectiveStatus};
 use super::config::{ObjectiveName, ObjectivesConfig};
 use crate::bus::Fates;
 use crate::latency::{Latencies, Stage};
+use crate::length::length;
 
 /// All of them, in the order of [`ObjectiveName::ALL`].
 pub(super) struct Levels {
     config: ObjectivesConfig,
     levels: [Level; 5],
+    /// When it was first looked.
+    since: Option<Timestamp>,
 }
 
 /// One of them.
@@ -48,6 +51,7 @@ impl Levels {
         Self {
             config: config.clone(),
             levels: ObjectiveName::ALL.map(level),
+            since: None,
         }
     }
 
@@ -59,6 +63,7 @@ impl Levels {
         fates: Fates,
         outage: Option<Duration>,
     ) {
+        self.since.get_or_insert(now);
         let recovery = self.recovery(outage);
         let config = &self.config;
         for level in &mut self.levels {
@@ -132,9 +137,10 @@ impl Levels {
                 name: name.name().into(),
                 says: says.clone(),
                 target: objective.target(),
-                window: humantime::format_duration(self.config.period).to_string(),
+                window: length(self.config.period),
                 good,
                 total,
+                since_ms: self.since.unwrap_or(now).as_millis(),
                 budget_left: objective.budget_left(now),
                 burn: Window::ALL.map(burn).into(),
                 counted: *counted,
@@ -172,14 +178,13 @@ fn target(config: &ObjectivesConfig, name: ObjectiveName) -> f64 {
 }
 
 fn says(config: &ObjectivesConfig, name: ObjectiveName) -> String {
-    let time = humantime::format_duration;
     match name {
         ObjectiveName::PublishLatency => {
-            let (percent, bound) = (config.publish_percent, time(config.publish));
+            let (percent, bound) = (config.publish_percent, length(config.publish));
             format!("publish p{percent} under {bound}")
         }
         ObjectiveName::DeliveryLatency => {
-            let (percent, bound) = (config.delivery_percent, time(config.delivery));
+            let (percent, bound) = (config.delivery_percent, length(config.delivery));
             format!("delivery p{percent} under {bound}")
         }
         ObjectiveName::Reliability => {
@@ -194,7 +199,7 @@ fn says(config: &ObjectivesConfig, name: ObjectiveName) -> String {
         }
         ObjectiveName::Recovery => {
             let percent = f64::from(config.recovery_per_mille) / 10.0;
-            let bound = time(config.recovery);
+            let bound = length(config.recovery);
             format!("outages end within {bound}, {percent} % of the time")
         }
     }

@@ -37,7 +37,7 @@ const QUEUE_DEPTH: Kind = Kind {
 const BREAKER_OPEN: Kind = Kind {
     name: "breaker_open",
     severity: Severity::Page,
-    advice: "ask `oona doctor` what is wrong with the store; `oona breaker release` if somebody has forced it",
+    advice: "ask `oona doctor` what is wrong with the store; `oona breaker release {subject}` if somebody has forced it",
 };
 const DEAD_LETTER_RATE: Kind = Kind {
     name: "dead_letter_rate",

@@ -185,7 +185,7 @@ pub(super) fn delivered(
     }
     visit(shared, message, (hash, troubled), |journey| {
         let (stream, entry) = (&delivery.stream, delivery.entry);
-        seen_in(journey, stream, entry);
+        seen_in(shared, journey, stream, entry);
         let detail = format!("from `{stream}`, entry {entry}");
         let step = Step::new(now, What::Deliver, detail).took(waited);
         journey.add(step.of(group, message.attempt.saturating_add(1)));
@@ -193,10 +193,13 @@ pub(super) fn delivered(
 }
 
 /// An entry was seen. If nothing is known of what was before, its id tells when it was written.
-fn seen_in(journey: &mut Journey, stream: &StreamName, entry: EntryId) {
+fn seen_in(shared: &Shared, journey: &mut Journey, stream: &StreamName, entry: EntryId) {
     if journey.steps.is_empty() {
         let written = Timestamp::from_millis(entry.ms);
-        let detail = format!("to `{stream}` as entry {entry}; who published it was not seen here");
+        let one_in = shared.journeys.one_in();
+        let detail = format!(
+            "to `{stream}` as entry {entry}; its publish was not among those followed here (one in {one_in})"
+        );
         journey.add(Step::new(written, What::Append, detail));
     }
     journey.place = Some(place(stream, entry));
@@ -264,7 +267,7 @@ pub(super) fn settled(
     }
     visit(shared, message, (hash, true), |journey| {
         let failed = Step::new(now, what, format!("{}: {detail}", failure.name()));
-        seen_in(journey, &held.stream, held.entry);
+        seen_in(shared, journey, &held.stream, held.entry);
         journey.add(failed.of(group, attempt));
         journey.add(follows());
     });

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::output::Output;
+use super::output::{Output, plural};
 use super::serve::runtime;
 use super::settings::Settings;
 use super::{EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, Failure};
@@ -92,7 +92,6 @@ fn told(finding: &Finding, width: usize) -> Vec<String> {
 fn counted(count: usize, what: &str) -> String {
     match count {
         0 => format!("no {what}s"),
-        1 => format!("1 {what}"),
-        more => format!("{more} {what}s"),
+        some => plural(some as u64, what),
     }
 }

@@ -68,3 +68,9 @@ pub fn say(line: &str) {
 pub(super) fn complain(failure: &dyn Error) {
     say(&format!("oona: {}", chain(failure)));
 }
+
+/// `1 decision`, `0 failures`.
+pub(super) fn plural(count: u64, what: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{ending}")
+}

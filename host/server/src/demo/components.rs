@@ -25,6 +25,8 @@ pub(super) struct Component {
 pub(super) struct Components {
     pub(super) shipped: Vec<Component>,
     pub(super) second: Component,
+    /// Where the second routing policy was read from.
+    pub(super) second_path: PathBuf,
     pub(super) hostile: Component,
 }
 
@@ -54,6 +56,7 @@ impl Components {
         Ok(Self {
             shipped: shipped.into_iter().map(read).collect::<Result<_, _>>()?,
             second: read("routing-by-origin")?,
+            second_path: directory.join("routing-by-origin.wasm"),
             hostile: read("hostile")?,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -117,7 +118,7 @@ pub struct Swap {
     pub from: String,
     /// By which.
     pub to: String,
-    /// How long its activation took, in µs. Deciding went on meanwhile.
+    /// How long it took to pass the gates and be in use, in µs. Deciding went on meanwhile.
     pub took_us: u64,
     /// The longest that a worker took to change over, in ns.
     pub pause_ns_max: u64,
@@ -168,6 +169,7 @@ impl Report {
         account: &Account,
         filed: &[DeadLetterView],
         unfinished: u64,
+        second: &Path,
         acts: Acts,
     ) -> Self {
         let ids: HashSet<_> = filed.iter().map(|l| l.event_id.as_str()).collect();
@@ -196,7 +198,7 @@ impl Report {
             hostile: acts.hostile,
             redrive: acts.letters,
             dead_letters: filed.to_vec(),
-            try_next: try_next(),
+            try_next: try_next(second),
         };
         report.problems = report.problems();
         report.balanced = report.problems.is_empty();
@@ -242,12 +244,12 @@ fn add(sum: Tally, tally: &Tally) -> Tally {
     }
 }
 
-fn try_next() -> [String; 3] {
+fn try_next(second: &Path) -> [String; 3] {
     let program = std::env::args().next().unwrap_or_else(|| "oona".to_owned());
     [
         format!("{program} serve --dev"),
         format!("{program} subscribe --count 1 & {program} publish 'hello'"),
-        format!("{program} policy activate target/policies/routing-by-origin.wasm"),
+        format!("{program} policy activate {}", second.display()),
     ]
 }
 
@@ -346,7 +348,7 @@ impl Report {
         writeln!(out, "  swap           {from}\n              -> {to}")?;
         writeln!(
             out,
-            "                 ready in {}, deciding went on; pause: {} µs at most",
+            "                 past the gates and in use in {}, deciding went on; pause: {} µs at most",
             millis(*took_us),
             pause_ns_max.div_ceil(1_000)
         )?;

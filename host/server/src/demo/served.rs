@@ -6,23 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use oona_core::policy::Kind;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::DemoError;
-use super::components::Components;
+use super::components::{Component, Components};
 use crate::access::Access;
 use crate::alerts;
 use crate::auditor;
 use crate::bus::Bus;
-use crate::chain::chain;
 use crate::clock;
 use crate::config::{Config, Sources};
-use crate::gates::Trust;
+use crate::gates::{Gate, Trust};
 use crate::grpc::{self, AdminOptions, GrpcLimits};
 use crate::http;
-use crate::registry::{Author, Registry, RegistryOptions, begin};
+use crate::policies::ActivationReport;
+use crate::registry::{
+    Author, Proposal, Registry, RegistryError, RegistryOptions, Use, Wanted, begin,
+};
 use crate::server::Port;
 use crate::store::Store;
 
@@ -38,7 +41,7 @@ const AUDIT: Duration = Duration::from_secs(2);
 /// See the module.
 pub(super) struct Served {
     pub(super) address: SocketAddr,
-    registry: Registry,
+    pub(super) registry: Registry,
     stop: CancellationToken,
     serving: JoinHandle<io::Result<()>>,
     following: JoinHandle<()>,
@@ -93,15 +96,12 @@ impl Served {
 
     /// Keeps both routing policies in the registry, so that the console can put either in use.
     pub(super) async fn keep(&self, components: &Components) -> Result<(), DemoError> {
-        let author = Author {
-            by: "demo".to_owned(),
-            message: "to be activated in the console".to_owned(),
-        };
+        let author = author("to be activated in the console");
         let routing = components.shipped.iter().take(1);
         for component in routing.chain([&components.second]) {
             let bytes = Bytes::copy_from_slice(&component.bytes);
             let pushed = self.registry.push(bytes, Vec::new(), &author).await;
-            pushed.map_err(|error| DemoError::Bus(chain(&error)))?;
+            pushed?;
         }
         Ok(())
     }
@@ -116,5 +116,31 @@ impl Served {
         for task in [self.following, self.alerting, self.auditing] {
             drop(timeout(within, task).await);
         }
+    }
+}
+
+/// Puts a routing policy in use as an operator does: past the gates, and into the history.
+pub(super) async fn put_in_use(
+    registry: &Registry,
+    component: &Component,
+    (config, forced, why): (&str, &[Gate], &str),
+) -> Result<ActivationReport, RegistryError> {
+    let bytes = Bytes::copy_from_slice(&component.bytes);
+    let proposal = Proposal {
+        wanted: Wanted::Component(bytes, Vec::new()),
+        kind: Some(Kind::Routing),
+        config: Some(config.to_owned()),
+        forced: forced.to_vec(),
+        dry_run: false,
+    };
+    let proposed = registry.propose(proposal, Use::Active, &author(why)).await;
+    let nothing = || RegistryError::NotFollowed("another change came between".to_owned());
+    proposed?.activation.ok_or_else(nothing)
+}
+
+fn author(message: &str) -> Author {
+    Author {
+        by: "demo".to_owned(),
+        message: message.to_owned(),
     }
 }

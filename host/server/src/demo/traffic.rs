@@ -1,7 +1,7 @@
 //! Five producers, and what they publish.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use oona_core::envelope::message_type;
 use oona_core::leyline::{
@@ -11,6 +11,7 @@ use oona_core::leyline::{
 use oona_core::policy::Priority;
 use prost::Message as _;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
 use crate::bus::{Bus, Draft};
@@ -66,17 +67,17 @@ pub(super) const PRODUCERS: [Producer; 5] = [
     },
 ];
 
-/// Publishes until `end`, one batch after the other.
+/// Publishes until `enough`, one batch after the other.
 pub(super) async fn produce(
     producer: &'static Producer,
     bus: Bus,
     account: Arc<Account>,
-    end: Instant,
+    enough: CancellationToken,
 ) {
     let mut ticks = interval(producer.period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number = 0;
-    while Instant::now() < end {
+    while !enough.is_cancelled() {
         ticks.tick().await;
         let mut batch = Vec::new();
         for _ in 0..producer.batch {

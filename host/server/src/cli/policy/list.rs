@@ -1,13 +1,16 @@
 //! `oona policy list`: which policies decide, what is tried beside them, what the registry keeps.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::super::client::{self, Server};
-use super::super::output::Output;
+use super::super::output::{Output, plural};
 use super::super::{EXIT_OK, Failure};
 use super::Policy;
+use crate::length::length;
 use crate::proto::{self, ListArtifactsRequest, ListPoliciesRequest};
 
 const LIST_HELP: &str = "\
@@ -77,20 +80,23 @@ impl Policies {
 fn doing(status: &Value) -> Vec<String> {
     let slot = &status["slot"];
     let budget = &slot["budget"];
+    let number = |name: &str| budget[name].as_u64();
+    let count = |name: &str| number(name).unwrap_or_default();
+    let window = Duration::from_millis(count("failures_window_ms"));
     let mut lines = vec![format!(
-        "{} decisions, {} failures; {} of {} forgiven in {} ms are spent",
-        slot["decisions"],
-        slot["failures"],
+        "{}, {}; {} of {} tolerated failures in {}",
+        counted(&slot["decisions"], "decision"),
+        counted(&slot["failures"], "failure"),
         budget["failures_recent"],
         budget["failures_max"],
-        budget["failures_window_ms"]
+        length(window)
     )];
-    let number = |name: &str| budget[name].as_u64();
-    let slowest = in_ms(number("call_us_recent_max").unwrap_or_default());
+    let slowest = in_ms(count("call_us_recent_max"));
     lines.push(match (number("call_ms_max"), number("memory_bytes_max")) {
         (Some(ms), Some(bytes)) => format!(
-            "slowest call of late {slowest} of {ms} ms, memory {} of {} KiB",
-            number("memory_bytes_used").unwrap_or_default() / 1_024,
+            "slowest call of late {slowest} by the clock, a batch; limit {ms} ms of CPU time; \
+             memory {} of {} KiB",
+            count("memory_bytes_used") / 1_024,
             bytes / 1_024
         ),
         _ => format!("slowest call of late {slowest}, without a limit: a native build"),
@@ -170,11 +176,11 @@ fn candidate(candidate: &Value) -> Vec<String> {
         None => "shadow".to_owned(),
     };
     let mut lines = vec![format!(
-        "tried beside it: {name} {}, {mode}: {} of {} decisions differ, {} failures",
+        "tried beside it: {name} {}, {mode}: {} of {} differ, {}",
         candidate["version"]["version"].as_str().unwrap_or_default(),
         candidate["disagreements"],
-        candidate["decisions"],
-        candidate["faults"]
+        counted(&candidate["decisions"], "decision"),
+        counted(&candidate["faults"], "failure")
     )];
     lines.extend(took(candidate));
     if let Some(fault) = candidate["failure"]["fault"].as_str() {
@@ -212,6 +218,10 @@ fn took(candidate: &Value) -> Option<String> {
             in_use / 1e3
         )
     })
+}
+
+fn counted(count: &Value, what: &str) -> String {
+    plural(count.as_u64().unwrap_or_default(), what)
 }
 
 fn in_ms(us: u64) -> String {

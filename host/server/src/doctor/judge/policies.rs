@@ -1,5 +1,7 @@
 //! The policies to start with.
 
+use std::path::Path;
+
 use super::super::Finding;
 use super::super::facts::{ComponentFacts, DirectoryFacts, PoliciesFacts, PolicyFacts};
 use super::unknown;
@@ -24,7 +26,7 @@ pub(super) fn policies(policies: Option<&PoliciesFacts>) -> Vec<Finding> {
 fn directory(directory: &DirectoryFacts) -> Finding {
     const CHECK: &str = "policy directory";
     match directory {
-        DirectoryFacts::Found(path) => Finding::ok(CHECK, path.display().to_string()),
+        DirectoryFacts::Found(path) => Finding::ok(CHECK, placed(path)),
         DirectoryFacts::Nowhere => Finding::note(
             CHECK,
             "none: the built-in policies decide",
@@ -32,13 +34,23 @@ fn directory(directory: &DirectoryFacts) -> Finding {
         ),
         DirectoryFacts::Missing(path) => Finding::error(
             CHECK,
-            format!("{} is none", path.display()),
+            format!("{} is no directory", placed(path)),
             format!(
                 "mkdir -p {}, or correct `policies.directory`",
                 path.display()
             ),
         ),
     }
+}
+
+/// A path, and what it is relative to.
+fn placed(path: &Path) -> String {
+    let from = if path.is_relative() {
+        " (relative to the current directory)"
+    } else {
+        ""
+    };
+    format!("{}{from}", path.display())
 }
 
 fn policy(policy: &PolicyFacts) -> Finding {

@@ -40,7 +40,7 @@ const INDEX: Asset = Asset {
     text: include_str!("../../../console/index.html"),
 };
 
-static ASSETS: [Asset; 17] = assets! {
+static ASSETS: [Asset; 18] = assets! {
     "style.css" CSS;
     "icon.svg" SVG;
     "main.js" SCRIPT;
@@ -51,6 +51,7 @@ static ASSETS: [Asset; 17] = assets! {
     "dialog.js" SCRIPT;
     "overview.js" SCRIPT;
     "mix.js" SCRIPT;
+    "history.js" SCRIPT;
     "policies.js" SCRIPT;
     "letters.js" SCRIPT;
     "alerts.js" SCRIPT;

@@ -144,7 +144,11 @@ fn policies_and_where_they_are() {
     check(
         "policy directory",
         &missing,
-        (Error, "nowhere", "mkdir -p nowhere"),
+        (
+            Error,
+            "nowhere (relative to the current directory) is no directory",
+            "mkdir -p nowhere",
+        ),
     );
     let refused = with(found(), Err("oona.toml:2: no such rule".to_owned()));
     check(
