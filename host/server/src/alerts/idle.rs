@@ -67,10 +67,13 @@ mod tests {
     use super::*;
     use crate::config::{Config, Sources};
 
+    /// The alert, its objective, and its long window.
+    type Named = (&'static str, &'static str, &'static str);
+
     #[test]
     fn rules_that_can_never_fire_are_named() {
-        // Settings; the alert, its objective and its long window of each that cannot.
-        let table: [(&[&str], &[(&str, &str, &str)]); 5] = [
+        // Settings; each rule that cannot.
+        let table: [(&[&str], &[Named]); 5] = [
             (&[], &[]),
             (&["objectives.drops_percent=6"], &[]),
             (
