@@ -67,6 +67,9 @@ mod tests {
     use super::*;
     use crate::config::{Config, Sources};
 
+    /// The alert, its objective, and its long window.
+    type Named = (&'static str, &'static str, &'static str);
+
     #[test]
     fn rules_that_can_never_fire_are_named() {
         // Settings; the alert, its objective and its long window of each that cannot.
