@@ -73,8 +73,7 @@ mod tests {
     #[test]
     fn rules_that_can_never_fire_are_named() {
         // Settings; the alert, its objective and its long window of each that cannot.
-        type Idle = (&'static str, &'static str, &'static str);
-        let table: [(&[&str], &[Idle]); 5] = [
+        let table: [(&[&str], &[Named]); 5] = [
             (&[], &[]),
             (&["objectives.drops_percent=6"], &[]),
             (
