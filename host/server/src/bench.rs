@@ -310,11 +310,6 @@ async fn measure(
     let steps_each = steps.iter().filter(|wanted| **wanted).count();
     let all = steps_each * (options.rounds + 1);
     let mut done = 0;
-    let pair = if wanted(Subject::Observe) {
-        Some(observe::Pair::start(options, host.config().store.url.reveal(), scratch).await?)
-    } else {
-        None
-    };
     for round in 0..=options.rounds {
         let warm_up = round == 0;
         let messages = if warm_up {
@@ -351,17 +346,18 @@ async fn measure(
             let directory = host.config().policies.directory.clone();
             replay::measure(directory, &scratch.0, messages, &mut samples).await?;
         }
-        if let Some(pair) = &pair {
+        if wanted(Subject::Observe) {
             step("publish, observed and not");
+            let url = host.config().store.url.reveal();
+            let pair = observe::Pair::start(options, url, scratch).await?;
             pair.measure(raw, messages, &mut samples).await?;
+            // Whoever looks at it is not to be measured elsewhere.
+            pair.end().await;
         }
         if wanted(Subject::Audit) {
             step("audit of dead letters");
             audit::measure(host, raw, messages, &mut samples).await?;
         }
-    }
-    if let Some(pair) = pair {
-        pair.end().await;
     }
     listener(all, all, "done");
     Ok(Report::new(options, raw.version().await?, &samples))

@@ -45,6 +45,9 @@ pub(super) async fn measure(
 
 /// Files one dead letter, the way that letters are filed.
 async fn file_one(bus: &Bus, raw: &mut Raw, stream: &str) -> Result<(), BenchError> {
+    // Of other subjects something may be left.
+    raw.forget(STREAM).await?;
+    raw.forget(stream).await?;
     let failed = |error: &dyn std::error::Error| BenchError::Bus(error.to_string());
     let options = SubscribeOptions {
         streams: vec![STREAM.into()],

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::raw::Raw;
 use super::report::Samples;
-use super::{BenchError, BenchOptions, STREAM, Scratch, publish, start_with};
+use super::{BenchError, BenchOptions, STREAM, Scratch, WARM_UP, publish, start_with};
 use crate::alerts::http_client;
 use crate::host::Host;
 use crate::metrics::Metrics;
@@ -86,16 +86,21 @@ impl Pair {
         })
     }
 
-    /// One, the other, the other, the one: so that neither has the better half of a round.
+    /// Each to warm up; then one, the other, the other, the one: so that neither has the better half of a round.
     pub(super) async fn measure(
         &self,
         raw: &mut Raw,
         messages: usize,
         samples: &mut Samples,
     ) -> Result<(), BenchError> {
+        let hosts = [&self.seen, &self.unseen];
+        for host in hosts {
+            publish::throughput(host.bus(), messages / WARM_UP).await?;
+            raw.forget(STREAM).await?;
+        }
         let mut took = [Duration::ZERO; 2];
         for which in [0, 1, 1, 0] {
-            let host = [&self.seen, &self.unseen][which];
+            let host = hosts[which];
             took[which] += publish::throughput(host.bus(), messages).await?;
             raw.forget(STREAM).await?;
         }
