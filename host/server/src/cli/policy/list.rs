@@ -176,10 +176,10 @@ fn candidate(candidate: &Value) -> Vec<String> {
         None => "shadow".to_owned(),
     };
     let mut lines = vec![format!(
-        "tried beside it: {name} {}, {mode}: {} of {} differ, {}",
+        "tried beside it: {name} {}, {mode}: {} of {} decisions differ, {}",
         candidate["version"]["version"].as_str().unwrap_or_default(),
         candidate["disagreements"],
-        counted(&candidate["decisions"], "decision"),
+        candidate["decisions"],
         counted(&candidate["faults"], "failure")
     )];
     lines.extend(took(candidate));

@@ -11,7 +11,7 @@ use oona_core::policy::Kind;
 use oona_wasm::{Artifact, Names};
 
 use super::super::client::{self, Server};
-use super::super::output::Output;
+use super::super::output::{Output, plural};
 use super::super::{EXIT_FAILED, EXIT_OK, Failure};
 use super::{config, load};
 use crate::cases;
@@ -209,7 +209,8 @@ fn text(replayed: &Replayed) -> String {
     } = replayed;
     let share = 100.0 * *changed as f64 / (*decisions).max(1) as f64;
     let mut lines = vec![format!(
-        "{decisions} decisions, {changed} would be different ({share:.2} %)"
+        "{}, {changed} would be different ({share:.2} %)",
+        plural(*decisions, "decision")
     )];
     if stand_for > decisions {
         let every = *stand_for as f64 / (*decisions).max(1) as f64;
