@@ -10,11 +10,8 @@ export class Refused extends Error {
   }
 }
 
-/** What a host answers that does not know the token, or wants one. */
-const UNKNOWN_TOKEN = /wants a token|unknown token/;
-
-export const wantsToken = (error) =>
-  error instanceof Refused && (error.status === 401 || (error.status === 403 && UNKNOWN_TOKEN.test(error.message)));
+/** Whether a host does not know the token, or wants one. */
+export const wantsToken = (error) => error instanceof Refused && error.status === 401;
 
 let forget = () => {};
 
