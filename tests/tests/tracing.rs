@@ -15,7 +15,7 @@ use oona::proto::{Delivery, Nack};
 use oona_core::trace_context::TraceContext;
 use oona_tests::binary::{Host, wait_until};
 use oona_tests::grpc::{Subscriber, connect};
-use oona_tests::http::{get, get_openmetrics};
+use oona_tests::http::{get, get_openmetrics, send};
 use oona_tests::redis_server::RedisServer;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -26,6 +26,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -182,12 +183,17 @@ async fn one_trace_shows_a_message_from_its_publish_to_its_ack_across_processes(
         };
         assert_eq!(span.parent_span_id, parent, "{name}");
         assert_eq!(span.kind, i32::from(kind), "{name}");
-        assert!(
-            span.start_time_unix_nano <= span.end_time_unix_nano,
-            "{name}"
-        );
         assert_eq!(attribute(span, "messaging.message.id"), "order-7", "{name}");
     }
+    // The steps of a publish are within it, one after the other.
+    let times = |name: &str| {
+        let span = &spans[name];
+        [span.start_time_unix_nano, span.end_time_unix_nano]
+    };
+    let [begins, ends] = times("publish oona.telemetry");
+    let steps = ["queue", "policy", "append"].map(times).concat();
+    assert!(begins <= steps[0] && steps[5] <= ends, "{spans:#?}");
+    assert!(steps.is_sorted(), "{spans:#?}");
     let process = &spans["process oona.telemetry"];
     assert_eq!(process.span_id, handed.span_id.to_be_bytes());
     let operations = [
@@ -242,6 +248,50 @@ async fn one_trace_shows_a_message_from_its_publish_to_its_ack_across_processes(
             })
         };
         assert!(wait_until(told), "{stage}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_comes_with_the_call_unless_the_message_has_its_own() {
+    let host = Host::start(&["--dev"]);
+    let address = host.address;
+    let of = |digit: char| format!("00-{}-00f067aa0ba902b7-01", digit.to_string().repeat(32));
+    let over_http = |id: &str, header: &str, attributes: Value| {
+        let message =
+            json!({ "id": id, "type": "telemetry", "payload": "x", "attributes": attributes });
+        let body = message.to_string();
+        let head = format!(
+            "POST /v1/publish HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\ntraceparent: {header}\r\ntracestate: vendor={id}\r\n",
+            body.len()
+        );
+        assert_eq!(send(address, &head, body.as_bytes()).status, 200);
+    };
+    over_http("by-header", &of('1'), json!({}));
+    over_http("by-attribute", &of('2'), json!({ "traceparent": of('3') }));
+    let mut by_metadata = Request::new(PublishRequest {
+        id: "by-metadata".to_owned(),
+        message_type: TELEMETRY,
+        ..PublishRequest::default()
+    });
+    let metadata = by_metadata.metadata_mut();
+    metadata.insert("traceparent", of('4').parse().unwrap());
+    metadata.insert("tracestate", "vendor=by-metadata".parse().unwrap());
+    let mut bus = BusClient::new(connect(address).await.unwrap());
+    bus.publish(by_metadata).await.unwrap();
+
+    let mut subscriber = Subscriber::group(address, "workers", 10).await;
+    for (id, trace, state) in [
+        ("by-header", '1', Some("vendor=by-header")),
+        ("by-attribute", '3', None),
+        ("by-metadata", '4', Some("vendor=by-metadata")),
+    ] {
+        let delivery = subscriber.next().await;
+        assert_eq!(delivery.message_id, id);
+        let carried = |name: &str| delivery.attributes.get(name).map(String::as_str);
+        assert_eq!(carried("traceparent"), Some(&*of(trace)), "{id}");
+        assert_eq!(carried("tracestate"), state, "{id}");
+        subscriber.ack(vec![delivery.id]).await;
     }
 }
 
