@@ -15,7 +15,7 @@ use oona_core::journey::{Journey, Place, Step, What};
 use oona_core::outcome::{FirstOutcome, Outcome};
 use oona_core::trace_context::{TRACEPARENT, TraceContext};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::Bus;
 use super::super::letters::DeadLetterView;
@@ -106,15 +106,17 @@ impl Bus {
     ///
     /// If nothing is in memory and the store fails, or takes longer than two seconds.
     pub async fn journey(&self, event_id: &str) -> Result<Option<JourneyView>, StoreError> {
+        let until = Instant::now() + STORE_TIME_MAX;
         let known = self.shared.journeys.get(id_hash(event_id), event_id);
         let (journey, from) = match known {
             Some(journey) => (journey, "this host"),
-            None => match self.in_time(self.recorded(event_id)).await? {
+            None => match self.in_time(until, self.recorded(event_id)).await? {
                 Some(journey) => (journey, "store"),
                 None => return Ok(None),
             },
         };
-        let standings = self.in_time(self.standings(journey.place.as_ref())).await;
+        let standings = self.standings(journey.place.as_ref());
+        let standings = self.in_time(until, standings).await;
         let mut state = journey.state(standings.as_deref().unwrap_or_default());
         if let Err(error) = standings {
             state = format!("{state}; what other hosts did is unknown: {error}");
@@ -124,13 +126,14 @@ impl Bus {
 
     async fn in_time<T>(
         &self,
+        until: Instant,
         asked: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let late = |_| StoreError::Unavailable {
             address: self.shared.store.info().address,
             detail: format!("no answer within {} s", STORE_TIME_MAX.as_secs()),
         };
-        timeout(STORE_TIME_MAX, asked).await.map_err(late)?
+        timeout_at(until, asked).await.map_err(late)?
     }
 
     /// Where each group of its stream stands with an entry.
