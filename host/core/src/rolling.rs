@@ -186,8 +186,11 @@ impl Rolling {
     pub fn record(&mut self, now: Timestamp, latency: Duration, count: u64) {
         self.turn(now);
         record(&mut self.current.values, micros(latency), count);
-        let times = u32::try_from(count).unwrap_or(u32::MAX);
-        self.sum = self.sum.saturating_add(latency.saturating_mul(times));
+        let together = match count {
+            1 => latency,
+            _ => latency.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)),
+        };
+        self.sum = self.sum.saturating_add(together);
     }
 
     /// Ends the slices that are over at `now`.

@@ -8,6 +8,7 @@
 mod exemplars;
 
 use std::borrow::Cow;
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -136,7 +137,7 @@ impl Series {
     /// Whether they are the same. Names are shared, so it is mostly enough to look where they are.
     fn is(&self, other: &Self) -> bool {
         self.priority == other.priority
-            && self.outcome == other.outcome
+            && (ptr::eq(self.outcome, other.outcome) || self.outcome == other.outcome)
             && (Arc::ptr_eq(&self.stream, &other.stream) || self.stream == other.stream)
     }
 }

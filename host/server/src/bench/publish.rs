@@ -30,8 +30,9 @@ pub(super) async fn embedded(
 ) -> Result<(), BenchError> {
     let took = throughput(bus, messages).await?;
     samples.rate("publish", messages, took);
-    samples.cost("publish-each", took.as_nanos() as f64 / messages as f64);
-    samples.cost("recording", recording());
+    let each = took.as_nanos() as f64 / messages as f64;
+    samples.cost("publish-each", each);
+    samples.cost("recording", recording(each));
     Ok(())
 }
 
@@ -56,18 +57,20 @@ pub(super) async fn throughput(bus: &Bus, messages: usize) -> Result<Duration, B
 }
 
 /// ns that it takes to record the four latencies of a publish and to note its journey, as the writer does of a
-/// pipeline.
-fn recording() -> f64 {
+/// pipeline. By the time that is told a publish takes `each` ns: of journeys so many a second are followed, and this goes
+/// on for some seconds.
+fn recording(each: f64) -> f64 {
     const PIPELINE: u32 = 256;
-    const PIPELINES: u32 = 200;
+    const PIPELINES: u32 = 2_000;
     let latencies = Latencies::default();
     let journeys = Journeys::new(JourneysConfig::default());
     let series = Series::new(STREAM.into(), Priority::Normal, "accepted");
     let all = vec![series; PIPELINE as usize];
     let begun = Instant::now();
     for pipeline in 0..PIPELINES {
-        let now = Timestamp::from_millis(pipeline.into());
-        let took = |number: u32| Duration::from_micros((pipeline + number).into());
+        let ns = f64::from(pipeline * PIPELINE) * each;
+        let now = Timestamp::from_millis((ns / 1e6) as u64);
+        let took = |number: u32| Duration::from_micros((pipeline % 1_000 + number).into());
         for stage in [Stage::Queue, Stage::Publish] {
             let mut recording = latencies.of(stage, now);
             for (series, number) in all.iter().zip(0..) {
