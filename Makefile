@@ -29,7 +29,7 @@ demo: build ## Runs the demo: policies swapped under load, every message account
 
 .PHONY: test
 test: setup ## Sets up what is missing and runs every test.
-	@printf 'make test: building the host, about 8 minutes the first time; the tests take about 25 more\n' >&2
+	@printf 'make test: building the host, about 12 minutes the first time; the tests take about 20 more\n' >&2
 	@$(CARGO) build --locked --workspace $(call step,the build,see the compiler above)
 	@$(call policies,target/debug/oona)
 	@$(CARGO) test --locked --workspace --no-fail-fast $(call step,a test,its name and output are above)
@@ -40,7 +40,7 @@ build: release ## Builds the host (release) and all policies.
 
 .PHONY: release
 release:
-	@[ -e target/release/oona ] || printf 'make build: building the host, about 10 minutes the first time\n' >&2
+	@[ -e target/release/oona ] || printf 'make build: building the host, about a quarter of an hour the first time\n' >&2
 	@$(CARGO) build --locked --release -p oona $(call step,the build,see the compiler above)
 
 .PHONY: policies
