@@ -46,12 +46,11 @@ pub(super) async fn readyz(State(bus): State<Bus>, access: Access, headers: Head
         StatusCode::SERVICE_UNAVAILABLE
     };
     let sees = access.who(token(&headers), None, Right::ReadBus).is_ok();
-    let checks = || checks(&status, bus.config().conservative.high_water);
     let readiness = Readiness {
         ready: status.ready,
         why: sees.then(|| Why {
-            checks: checks(),
-            reasons: status.reasons.clone(),
+            checks: checks(&status, bus.config().conservative.high_water),
+            reasons: status.reasons,
         }),
     };
     (code, Json(readiness)).into_response()
